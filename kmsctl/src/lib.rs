@@ -1,0 +1,1 @@
+//! kmsctl: drives and shows host replicas, with or without Kubernetes.

@@ -1,0 +1,1 @@
+//! kms-operator: turns each `OfficeKmsHost` into running, shared, exposed host replicas.
