@@ -12,4 +12,5 @@
 //!                              admin: /metrics /healthz /readyz /status /
 //! ```
 
+pub mod config;
 pub mod ledger;

@@ -1,0 +1,134 @@
+use super::*;
+
+const WHOLE: &str = "
+name: relay-0
+relay:
+  licensedHosts:
+    - name: kms-a
+      address: 10.0.0.11
+      weight: 2
+      products: [Office2021]
+    - {name: kms-b, address: kms-b.example.com, port: 1689}
+  timeouts: {connect: 1s, call: 1500ms}
+  whenNoHost: fault
+listen: ['127.0.0.1:1688', '[::1]:1688']
+clients:
+  allow: [10.0.0.0/8]
+  limits: {connections: 5}
+  proxyProtocol: {trusted: [10.1.0.0/16]}
+";
+
+fn problems(text: &str) -> Vec<(u64, u64, String)> {
+    load(text, Path::new("config.yaml"))
+        .expect_err("has problems")
+        .list
+        .into_iter()
+        .map(|p| {
+            (
+                p.at.line,
+                p.at.column,
+                format!(
+                    "{}: {} | {}",
+                    display_path(&p.path),
+                    p.message,
+                    p.hint.unwrap_or_default()
+                ),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_whole_file_is_read_and_survives_being_written() {
+    let config = load(WHOLE, Path::new("config.yaml")).expect("valid");
+    let relay = config.relay.as_ref().expect("relay");
+    assert_eq!(relay.licensed_hosts[1].port, 1689);
+    assert_eq!(relay.timeouts.call, Period(std::time::Duration::from_millis(1500)));
+    assert_eq!(relay.when_no_host, WhenNoHost::Fault);
+    let written = serde_saphyr::to_string(&config).expect("written");
+    assert_eq!(load(&written, Path::new("config.yaml")).expect("valid"), config);
+}
+
+#[test]
+fn every_problem_is_reported_in_one_go() {
+    let text = "
+name: relay-0
+relay:
+  licensedHost: []
+  licensedHosts:
+    - name: a b
+      address: 10.0.0.11
+      port: 99999
+      weigth: 2
+    - address: 10.0.0.12:1688
+      weight: heavy
+    - {name: kms-c, address: 10.0.0.13, weight: 2000}
+  timeouts: {connect: 10, call: soon}
+  whenNoHost: closed
+listen: '127.0.0.1:1688'
+clients:
+  allow: [10.0.0.0/33, 10.2.0.0/16]
+  deny: [10.0.0.0/8]
+  limits: {connections: '5', handshakeTimeout: 0s}
+log: {filter: 'x=y=z'}
+";
+    let found = problems(text);
+    insta::assert_snapshot!(
+        found
+            .iter()
+            .map(|(line, column, text)| format!("{line}:{column} {text}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+}
+
+#[test]
+fn the_report_shows_the_line_and_the_hint() {
+    let error = load(
+        "relay: {licensedHosts: []}\nliten: ['0.0.0.0:1']\n",
+        Path::new("/etc/kms.yaml"),
+    )
+    .expect_err("bad");
+    insta::assert_snapshot!(error.to_string());
+}
+
+#[test]
+fn text_that_is_not_yaml_is_one_problem_at_its_place() {
+    let found = problems("relay:\n  licensedHosts: [\nname: x\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = problems("name: a\nname: b\nrelay: {licensedHosts: [{name: a, address: b}]}\n");
+    assert_eq!((found[0].0, found[0].1), (2, 1), "{found:?}");
+}
+
+#[test]
+fn an_empty_file_lacks_a_mode() {
+    assert_eq!(problems("").len(), 1);
+    assert_eq!(problems("# nothing\n").len(), 1);
+}
+
+#[test]
+fn a_document_of_another_kind_is_refused() {
+    assert_eq!(problems("- 1\n").len(), 1);
+    assert_eq!(problems("12\n").len(), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "[a-z:{}\\[\\], \n\"'&*!|>0-9-]{0,200}") {
+        let _ = load(&text, Path::new("config.yaml"));
+    }
+
+    /// Any value anywhere in a good file is either accepted or reported; nothing else happens.
+    #[test]
+    fn a_wrong_value_is_reported_and_not_used(line in 0usize..18, value in "(~|1|x|\\[\\]|\\{\\}|true|1s|\\[1, x\\]|\\{a: 1\\})") {
+        let mut lines: Vec<String> = WHOLE.lines().map(str::to_owned).collect();
+        if let Some(line) = lines.get_mut(line)
+            && let Some((key, _)) = line.split_once(": ")
+        {
+            *line = format!("{key}: {value}");
+        }
+        if let Err(problems) = load(&lines.join("\n"), Path::new("config.yaml")) {
+            proptest::prop_assert!(!problems.list.is_empty());
+        }
+    }
+}
