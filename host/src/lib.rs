@@ -14,3 +14,4 @@
 
 pub mod config;
 pub mod ledger;
+pub mod rpc;
