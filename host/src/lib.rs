@@ -13,5 +13,8 @@
 //! ```
 
 pub mod config;
+pub mod keyfile;
 pub mod ledger;
+pub mod rehearsal;
 pub mod rpc;
+pub mod sealing;

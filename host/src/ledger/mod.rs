@@ -1,10 +1,24 @@
 //! The ledger: the shared record of clients, counts, totals and events.
 //!
-//! Two implementations with one behaviour: [`memory`](self) for a replica alone, Redis for several. Everything here is
+//! Two implementations with one behaviour: [`memory`] for a replica alone, Redis for several. Everything here is
 //! stored under pseudonyms and seals: who reads the store learns no machine names. All calls take batches, because one
 //! round trip for many clients is what keeps a replica fast.
 
+mod asks;
+mod batcher;
+pub mod config;
+pub mod counting;
+mod key;
+pub mod memory;
+mod open;
+
 use std::fmt;
+
+pub use batcher::{BatchLimits, Busy, CountBatcher};
+pub use config::LedgerConfig;
+pub use key::LedgerKey;
+pub use memory::MemoryLedger;
+pub use open::{OpenError, Opened, open};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
