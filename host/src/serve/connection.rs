@@ -1,0 +1,301 @@
+//! One connection: bytes in, calls out, answers back, each step within its time.
+
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFuture;
+
+use super::proxy::{self, Preface};
+use super::{Client, LAST_CALL, Outcome, Patience, Server};
+use crate::admission::{ConnectionSlot, Peer, Refusal, SourceSlot};
+use crate::metrics::RequestResult;
+use crate::rpc::{Answer, Association, Call, Limits, Violation};
+
+/// Bytes of room for one read: a KMS client's bind or request fits.
+const READ: usize = 2048;
+
+/// Why a connection ends.
+enum End {
+    /// The client closed or lost it, it was idle for its time, or we drain.
+    Quiet,
+    /// The client is cut off.
+    Refused(Refusal),
+    /// The client broke the protocol; what it is told has been sent.
+    Violation(Violation),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Quiet
+    }
+}
+
+/// What a wait for the client is a wait for, and so what its end means.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// The first reply: its time runs from the connect and no byte extends it.
+    Handshake,
+    /// The next request.
+    Idle,
+    /// The rest of a request, until this time: a client that sends byte by byte gains nothing.
+    Request(Instant),
+}
+
+/// The socket, its buffers and its one timer.
+struct Wire<'a, 's> {
+    stream: &'a TcpStream,
+    input: BytesMut,
+    output: BytesMut,
+    timer: Pin<&'a mut Sleep>,
+    drain: Pin<&'a mut WaitForCancellationFuture<'s>>,
+    /// Whether the drain was noticed.
+    drained: bool,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn run(
+    stream: TcpStream,
+    peer: IpAddr,
+    port: u16,
+    kind: Peer,
+    server: Arc<Server>,
+    slot: ConnectionSlot,
+) {
+    let patience = **server.patience.load();
+    let first = if kind == Peer::Client {
+        patience.handshake
+    } else {
+        patience.proxy_header
+    };
+    let timer = std::pin::pin!(tokio::time::sleep(first));
+    let drain = std::pin::pin!(server.drain.cancelled());
+    let mut wire = Wire {
+        stream: &stream,
+        input: BytesMut::new(),
+        output: BytesMut::new(),
+        timer,
+        drain,
+        drained: false,
+    };
+    let mut source = peer;
+    match converse(&mut wire, &mut source, port, kind, &server, patience).await {
+        End::Quiet => {}
+        End::Refused(refusal) => server.refused(refusal, source, None),
+        End::Violation(violation) => server.refused(Refusal::Protocol, source, Some(&violation)),
+    }
+    drop(slot);
+}
+
+/// Returns how the connection ended.
+async fn converse(
+    wire: &mut Wire<'_, '_>,
+    source: &mut IpAddr,
+    port: u16,
+    kind: Peer,
+    server: &Arc<Server>,
+    patience: Patience,
+) -> End {
+    match admitted(wire, source, kind, server, patience).await {
+        Ok(_slot) => serve(wire, *source, port, server, patience).await,
+        Err(end) => end,
+    }
+}
+
+/// Learns who the client is, and takes its place among its source's connections.
+async fn admitted(
+    wire: &mut Wire<'_, '_>,
+    source: &mut IpAddr,
+    kind: Peer,
+    server: &Arc<Server>,
+    patience: Patience,
+) -> Result<SourceSlot, End> {
+    match kind {
+        Peer::Client => {
+            let slot = server.admission.source(*source)?;
+            wire.fill(Phase::Handshake, false).await?;
+            if proxy::preface(&wire.input) != Preface::Absent {
+                return Err(End::Refused(Refusal::ProxyUntrusted));
+            }
+            Ok(slot)
+        }
+        Peer::Balancer { header_required } => {
+            if let Some(client) = proxied(wire, header_required).await? {
+                *source = client;
+                server.admission.permits(client)?;
+            }
+            wire.timer.as_mut().reset((Instant::now() + patience.handshake).into());
+            Ok(server.admission.source(*source)?)
+        }
+    }
+}
+
+/// Reads the PROXY header: the client it names, or none for a connection of the load balancer's own.
+async fn proxied(wire: &mut Wire<'_, '_>, required: bool) -> Result<Option<IpAddr>, End> {
+    loop {
+        match proxy::preface(&wire.input) {
+            Preface::Incomplete => wire.fill(Phase::Handshake, false).await?,
+            Preface::Client { source, length } => {
+                wire.input.advance(length);
+                return Ok(Some(source));
+            }
+            Preface::Local { length } => {
+                wire.input.advance(length);
+                return Ok(None);
+            }
+            Preface::Absent if required => return Err(End::Refused(Refusal::ProxyMissing)),
+            Preface::Absent => return Ok(None),
+            Preface::Invalid => return Err(End::Refused(Refusal::ProxyInvalid)),
+        }
+    }
+}
+
+/// The association's life.
+async fn serve(wire: &mut Wire<'_, '_>, source: IpAddr, port: u16, server: &Arc<Server>, patience: Patience) -> End {
+    let limits = Limits {
+        request: patience.max_request_bytes,
+        ..Limits::default()
+    };
+    let mut association = Association::new(server.offer.load_full(), limits, server.next_group(), port);
+    let mut phase = Phase::Handshake;
+    let mut answered = false;
+    loop {
+        let step = match association.receive(&mut wire.input, &mut wire.output) {
+            Ok(Some(call)) => {
+                answered = true;
+                phase = Phase::Idle;
+                answer(wire, &mut association, call, source, server, patience).await
+            }
+            Ok(None) if !wire.output.is_empty() => {
+                phase = Phase::Idle;
+                wire.flush(patience).await
+            }
+            Ok(None) => {
+                let filled = wire.fill(phase, answered).await;
+                if let Phase::Idle = phase {
+                    phase = Phase::Request(Instant::now() + patience.request);
+                }
+                filled
+            }
+            Err(violation) => {
+                // What the client is told is a courtesy; that it cannot be told changes nothing.
+                let _ = wire.flush(patience).await;
+                Err(End::Violation(violation))
+            }
+        };
+        if let Err(end) = step {
+            return end;
+        }
+    }
+}
+
+/// Has one call answered and sends the answer.
+async fn answer(
+    wire: &mut Wire<'_, '_>,
+    association: &mut Association,
+    call: Call,
+    source: IpAddr,
+    server: &Arc<Server>,
+    patience: Patience,
+) -> Result<(), End> {
+    server.admission.request(source)?;
+    let started = Instant::now();
+    let client = Client {
+        source,
+        deadline: started + patience.request,
+    };
+    let outcome = server.service.call(&call, client).await;
+    server.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+    let Outcome::Answer(answer) = outcome else {
+        server.metrics.request(RequestResult::Closed);
+        return Err(End::Quiet);
+    };
+    server.metrics.request(match answer {
+        Answer::Stub(_) | Answer::StubIn(..) => RequestResult::Answered,
+        Answer::Fault(_) => RequestResult::Fault,
+    });
+    association.answer(&call, answer, &mut wire.output);
+    wire.flush(patience).await
+}
+
+impl Wire<'_, '_> {
+    /// Waits for bytes of the client and appends them to the input. Holds no buffer while nothing of a PDU is here.
+    async fn fill(&mut self, phase: Phase, answered: bool) -> Result<(), End> {
+        if let Phase::Request(deadline) = phase
+            && self.timer.deadline() > deadline.into()
+        {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        loop {
+            if self.input.is_empty() {
+                self.input = BytesMut::new();
+            }
+            tokio::select! {
+                biased;
+                ready = self.stream.readable() => ready?,
+                () = self.timer.as_mut() => return Err(self.out_of_time(phase)),
+                () = self.drain.as_mut(), if !self.drained => {
+                    self.drained = true;
+                    if let (Phase::Idle, true) = (phase, answered) {
+                        return Err(End::Quiet);
+                    }
+                    // A client that has connected is about to ask.
+                    let last_call = tokio::time::Instant::now() + LAST_CALL;
+                    if self.timer.deadline() > last_call {
+                        self.timer.as_mut().reset(last_call);
+                    }
+                    continue;
+                }
+            }
+            self.input.reserve(READ);
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(0) => return Err(End::Quiet),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Err(End::Quiet),
+            }
+        }
+    }
+
+    fn out_of_time(&self, phase: Phase) -> End {
+        match phase {
+            _ if self.drained => End::Quiet,
+            Phase::Handshake => End::Refused(Refusal::HandshakeTimeout),
+            Phase::Idle => End::Quiet,
+            Phase::Request(_) => End::Refused(Refusal::RequestTimeout),
+        }
+    }
+
+    /// Sends the output, usually in one system call, and gives its buffer back. Then the client may be idle anew.
+    async fn flush(&mut self, patience: Patience) -> Result<(), End> {
+        let now = Instant::now();
+        while !self.output.is_empty() {
+            match self.stream.try_write(&self.output) {
+                Ok(written) => self.output.advance(written),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.timer.as_mut().reset((now + patience.request).into());
+                    tokio::select! {
+                        biased;
+                        ready = self.stream.writable() => ready?,
+                        () = self.timer.as_mut() => return Err(End::Refused(Refusal::RequestTimeout)),
+                    }
+                }
+                Err(_) => return Err(End::Quiet),
+            }
+        }
+        self.output = BytesMut::new();
+        self.timer.as_mut().reset((now + patience.idle).into());
+        Ok(())
+    }
+}

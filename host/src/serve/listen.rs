@@ -1,0 +1,44 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: is the port taken, or below 1024 without the right to bind it?")]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Listens on `address`. Accepted connections inherit TCP_NODELAY, which saves a system call for each.
+///
+/// An IPv6 wildcard takes IPv4 clients too unless `v6_only`.
+///
+/// # Errors
+/// The address is taken or not ours.
+pub fn listen(address: SocketAddr, v6_only: bool) -> Result<TcpListener, ListenError> {
+    bind(address, v6_only).map_err(|source| ListenError { address, source })
+}
+
+fn bind(address: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(v6_only)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
