@@ -15,6 +15,7 @@ mod period;
 mod problem;
 mod relay;
 mod tree;
+mod watch;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -25,9 +26,11 @@ pub use clients::{ClientsConfig, LimitsConfig, ProxyProtocolConfig};
 pub use period::{NotAPeriod, Period};
 pub use problem::{Problem, Problems, display_path};
 pub use relay::{
-    HealthConfig, InterfaceConfig, KMS_PORT, LicensedHostConfig, PoolConfig, RelayConfig, RelayTimeouts, WhenNoHost,
+    HealthConfig, InterfaceConfig, KMS_PORT, LicensedHostConfig, PoolConfig, RelayConfig, RelayTimeouts, Syntax,
+    WhenNoHost,
 };
 pub use tree::{Place, Step};
+pub use watch::{LOOK_EVERY, Look, ReadError, WatchedFile};
 
 use check::Check;
 

@@ -1,7 +1,6 @@
 //! Section `relay`: the licensed hosts that answer, and how they are called.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,6 +8,7 @@ use uuid::Uuid;
 use super::Period;
 use super::check::Check;
 use crate::ledger::HostFact;
+use crate::rpc::{Interface, Offer, TransferSyntax};
 
 /// TCP port of a KMS host ("Configure a KMS host computer to activate volume licensed versions of Office").
 pub const KMS_PORT: u16 = 1688;
@@ -80,24 +80,54 @@ pub struct InterfaceConfig {
     pub first_opnum: u16,
     /// Last operation number that is relayed.
     pub last_opnum: u16,
+    /// Transfer syntaxes that clients are offered: those that every licensed host speaks, the preferred one first.
+    pub syntaxes: Vec<Syntax>,
+}
+
+/// A transfer syntax.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Syntax {
+    /// NDR 2.0.
+    Ndr,
+    /// NDR64 1.0.
+    Ndr64,
 }
 
 impl Default for InterfaceConfig {
     fn default() -> Self {
         Self {
-            uuid: Uuid::from_u128(0x51c8_2175_844e_4750_b0d8_ec25_5555_bc06),
-            major: 1,
-            minor: 0,
+            uuid: Interface::KMS.uuid,
+            major: Interface::KMS.major,
+            minor: Interface::KMS.minor,
             first_opnum: 0,
             last_opnum: 0,
+            syntaxes: vec![Syntax::Ndr64, Syntax::Ndr],
         }
     }
 }
 
 impl InterfaceConfig {
-    /// Operation numbers that are relayed; any other gets the fault nca_s_op_rng_error.
-    pub fn opnums(&self) -> RangeInclusive<u16> {
-        self.first_opnum..=self.last_opnum
+    /// The interface.
+    pub fn interface(&self) -> Interface {
+        Interface {
+            uuid: self.uuid,
+            major: self.major,
+            minor: self.minor,
+        }
+    }
+
+    /// What clients are offered. A call to an operation outside gets the fault nca_s_op_rng_error.
+    pub fn offer(&self) -> Offer {
+        let syntax = |syntax: &Syntax| match syntax {
+            Syntax::Ndr => TransferSyntax::Ndr,
+            Syntax::Ndr64 => TransferSyntax::Ndr64,
+        };
+        Offer {
+            interface: self.interface(),
+            opnums: self.first_opnum..=self.last_opnum,
+            syntaxes: self.syntaxes.iter().map(syntax).collect(),
+        }
     }
 }
 
@@ -230,6 +260,13 @@ impl RelayConfig {
                     self.interface.last_opnum, self.interface.first_opnum
                 ),
                 "set both to the first and last operation that may be relayed",
+            );
+        }
+        if self.interface.syntaxes.is_empty() || self.interface.syntaxes.len() > 2 {
+            check.problem(
+                ["relay", "interface", "syntaxes"],
+                "one or both of ndr64 and ndr",
+                "leave it out for both",
             );
         }
         check.positive(["relay", "timeouts", "connect"], self.timeouts.connect);

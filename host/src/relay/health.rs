@@ -1,0 +1,206 @@
+//! Whether a licensed host may be called: a pure state machine over the outcomes of calls and probes.
+//!
+//! ```text
+//! well --(ejectAfter failures in a row)--> ejected --(time over, or a probe succeeds)--> one trial
+//!  ^                                          ^                                            |
+//!  |                                          +---------- fails: twice as long ------------+
+//!  +------------------------------------------------------ succeeds ----------------------+
+//! ```
+
+use std::time::{Duration, Instant};
+
+use crate::config::HealthConfig;
+
+/// How long a trial may be without an outcome before another is allowed: its request may have been cancelled.
+const TRIAL_LASTS: Duration = Duration::from_secs(30);
+
+/// Whether a host may be called now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eligibility {
+    /// It may.
+    Well,
+    /// It was ejected; one request may try it.
+    Trial,
+    /// It is ejected.
+    Ejected {
+        /// Until then.
+        until: Instant,
+    },
+}
+
+/// The health of one host.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    failures: u32,
+    ejected: Option<Ejected>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ejected {
+    since: Instant,
+    until: Instant,
+    lasting: Duration,
+    trial: Option<Instant>,
+}
+
+impl Health {
+    /// Whether the host may be called at `now`.
+    pub fn eligibility(&self, now: Instant) -> Eligibility {
+        match self.ejected {
+            None => Eligibility::Well,
+            Some(ejected) if now < ejected.until => Eligibility::Ejected { until: ejected.until },
+            Some(Ejected { trial: Some(begun), .. }) if now < begun + TRIAL_LASTS => Eligibility::Ejected {
+                until: begun + TRIAL_LASTS,
+            },
+            Some(_) => Eligibility::Trial,
+        }
+    }
+
+    /// Takes the trial, if there is one to take; a host that is well needs none. False means: do not call.
+    pub fn begin(&mut self, now: Instant) -> bool {
+        match (self.eligibility(now), &mut self.ejected) {
+            (Eligibility::Well, _) => true,
+            (Eligibility::Trial, Some(ejected)) => {
+                ejected.trial = Some(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A call was answered. True if that ended an ejection.
+    pub fn succeeded(&mut self) -> bool {
+        self.failures = 0;
+        self.ejected.take().is_some()
+    }
+
+    /// A probe succeeded: an ejected host gets its trial now. Only an answered call ends an ejection, because a host may
+    /// bind and yet not answer.
+    pub fn probed(&mut self, now: Instant) {
+        match &mut self.ejected {
+            Some(ejected) => ejected.until = ejected.until.min(now),
+            None => self.failures = 0,
+        }
+    }
+
+    /// A call or a probe failed. The new end of the ejection, if that began or prolonged one.
+    pub fn failed(&mut self, now: Instant, config: &HealthConfig) -> Option<Instant> {
+        self.failures = self.failures.saturating_add(1);
+        let longest = config.eject_for_at_most.get();
+        let (since, lasting) = match self.ejected {
+            None if self.failures < config.eject_after => return None,
+            None => (now, config.eject_for.get().min(longest)),
+            // Calls that were under way when the ejection began say nothing new.
+            Some(ejected) if now < ejected.until => return None,
+            Some(ejected) => (ejected.since, ejected.lasting.saturating_mul(2).min(longest)),
+        };
+        let until = now + lasting;
+        self.ejected = Some(Ejected {
+            since,
+            until,
+            lasting,
+            trial: None,
+        });
+        Some(until)
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Since when it is ejected.
+    pub fn ejected_since(&self) -> Option<Instant> {
+        self.ejected.map(|ejected| ejected.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Period;
+
+    fn config() -> HealthConfig {
+        HealthConfig {
+            eject_after: 3,
+            eject_for: Period::seconds(2),
+            eject_for_at_most: Period::seconds(5),
+            probe_interval: Period::seconds(10),
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_and_one_success_in_between_does_not() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.failed(now, &config());
+        health.failed(now, &config());
+        health.succeeded();
+        health.failed(now, &config());
+        assert_eq!(health.failed(now, &config()), None);
+        assert_eq!(health.eligibility(now), Eligibility::Well);
+        let until = now + Duration::from_secs(2);
+        assert_eq!(health.failed(now, &config()), Some(until));
+        assert_eq!(health.eligibility(now), Eligibility::Ejected { until });
+    }
+
+    #[test]
+    fn one_trial_decides_and_failing_it_doubles_the_time_up_to_the_longest() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        for _ in 0..3 {
+            health.failed(now, &config());
+        }
+        for lasting in [2, 4, 5, 5] {
+            now += Duration::from_secs(lasting);
+            assert!(health.begin(now), "the first request is the trial");
+            assert!(!health.begin(now), "there is only one");
+            assert!(health.failed(now, &config()).is_some());
+            assert!(!health.begin(now));
+        }
+        now += Duration::from_secs(5);
+        assert!(health.begin(now));
+        assert!(health.succeeded());
+        assert_eq!(health.eligibility(now), Eligibility::Well);
+        assert_eq!(health.failures(), 0);
+    }
+
+    #[test]
+    fn a_probe_that_succeeds_brings_the_trial_forward_but_ends_nothing() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        for _ in 0..3 {
+            health.failed(now, &config());
+        }
+        health.probed(now);
+        assert_eq!(health.eligibility(now), Eligibility::Trial);
+    }
+
+    #[test]
+    fn a_trial_that_never_ends_does_not_eject_for_ever() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        for _ in 0..3 {
+            health.failed(now, &config());
+        }
+        let now = now + Duration::from_secs(2);
+        assert!(health.begin(now));
+        assert!(health.begin(now + TRIAL_LASTS));
+    }
+
+    proptest! {
+        /// Whatever happens, an ejected host gets its trial after at most the longest ejection and a trial's time.
+        #[test]
+        fn no_host_is_ejected_for_ever(events in prop::collection::vec((0u8..4, 0u64..4000), 0..60)) {
+            let (mut health, mut now) = (Health::default(), Instant::now());
+            for (event, millis) in events {
+                now += Duration::from_millis(millis);
+                match event {
+                    0 => { health.begin(now); }
+                    1 => { health.succeeded(); }
+                    2 => { health.failed(now, &config()); }
+                    _ => health.probed(now),
+                }
+            }
+            prop_assert!(health.begin(now + TRIAL_LASTS + Duration::from_secs(5)));
+        }
+    }
+}

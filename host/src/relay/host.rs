@@ -1,0 +1,372 @@
+//! One licensed host: its connections, its health and one attempt at a call.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio::time::{timeout, timeout_at};
+
+use super::health::{Eligibility, Health};
+use super::pool::Pool;
+use crate::config::{LicensedHostConfig, RelayConfig};
+use crate::metrics::{CallResult, HostMetrics};
+use crate::rpc::{Call, CallError, ConnectOptions, Connection, Proposal, Reply, TransferSyntax};
+use crate::telemetry::Quiet;
+
+/// How an attempt at one host ended.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// The host replied: this is the answer, whatever it says.
+    Reply(Reply),
+    /// The host did not answer; another may be asked.
+    Failed,
+}
+
+/// A licensed host as the relay uses it. Lives on across reloads that do not change it.
+#[derive(Debug)]
+pub(super) struct LicensedHost {
+    pub(super) config: LicensedHostConfig,
+    options: RelayConfig,
+    pools: [Pool<Connection>; 2],
+    room: Semaphore,
+    health: Mutex<Health>,
+    /// Whether `health` has anything to say; while it does not, calls do not look into it.
+    troubled: AtomicBool,
+    metrics: HostMetrics,
+    /// Moving average of the answers' latency in microseconds, for the status.
+    latency_micros: AtomicU64,
+    answered: AtomicU64,
+    failed: AtomicU64,
+    last_failure: Mutex<Option<(Instant, String)>>,
+    quiet: Quiet,
+}
+
+/// A licensed host's state for the status.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LicensedHostStatus {
+    /// Its name.
+    pub name: String,
+    /// Address and port as configured.
+    pub address: String,
+    /// `well`, `trial` or `ejected`.
+    pub health: &'static str,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Seconds until an ejected host is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_for_seconds: Option<u64>,
+    /// Moving average of its answers' latency, in milliseconds; none before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_millis: Option<f64>,
+    /// Calls that it answered since the start.
+    pub answered: u64,
+    /// Calls and probes that failed since the start.
+    pub failed: u64,
+    /// Idle connections kept to it.
+    pub idle_connections: usize,
+    /// What went wrong last, and how many seconds ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
+}
+
+/// What went wrong last.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailure {
+    /// Seconds ago.
+    pub seconds_ago: u64,
+    /// The error.
+    pub error: String,
+}
+
+impl LicensedHost {
+    pub(super) fn new(config: LicensedHostConfig, options: &RelayConfig, metrics: HostMetrics) -> Self {
+        metrics.up.set(1);
+        Self {
+            config,
+            pools: Default::default(),
+            room: Semaphore::new(usize::try_from(options.pool.max_connections).unwrap_or(1)),
+            options: options.clone(),
+            health: Mutex::default(),
+            troubled: AtomicBool::new(false),
+            metrics,
+            latency_micros: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            last_failure: Mutex::default(),
+            quiet: Quiet::default(),
+        }
+    }
+
+    /// Whether this host serves a configuration unchanged, so that its connections and health may be kept.
+    pub(super) fn serves(&self, config: &LicensedHostConfig, options: &RelayConfig) -> bool {
+        self.config.name == config.name
+            && self.config.address == config.address
+            && self.config.port == config.port
+            && self.options.interface == options.interface
+            && self.options.timeouts == options.timeouts
+            && self.options.pool == options.pool
+            && self.options.health == options.health
+    }
+
+    /// Whether the host may be called now; takes the trial of an ejected one.
+    pub(super) fn begin(&self, now: Instant) -> bool {
+        !self.troubled.load(Ordering::Relaxed) || self.health().begin(now)
+    }
+
+    /// Calls the host: on a connection that is kept, else on a new one. A kept connection that turns out to have been
+    /// closed meanwhile is no failure of the host, so the call is made again on a new one.
+    pub(super) async fn call(&self, call: &Call, deadline: Instant) -> Attempt {
+        let limit = deadline.min(Instant::now() + self.options.timeouts.call.get());
+        let Ok(_room) = self.room(limit).await else {
+            return self.failure(CallResult::Busy, "all connections to it are in use");
+        };
+        let pool = self.pool(call.syntax);
+        if let Some(connection) = std::iter::from_fn(|| pool.take()).find(Connection::is_usable) {
+            match self.call_on(connection, call, limit).await {
+                Ok(reply) => return self.replied(reply),
+                // The host may have closed its others too, as it does when it restarts.
+                Err(CallError::Broken(_)) => pool.clear(),
+                Err(error) => return self.unanswered(&error),
+            }
+        }
+        let connected = Box::pin(self.connect(call.syntax, deadline)).await;
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => return self.failure(CallResult::Connect, &error),
+        };
+        let limit = deadline.min(Instant::now() + self.options.timeouts.call.get());
+        match self.call_on(connection, call, limit).await {
+            Ok(reply) => self.replied(reply),
+            Err(error) => self.unanswered(&error),
+        }
+    }
+
+    async fn room(&self, limit: Instant) -> Result<tokio::sync::SemaphorePermit<'_>, ()> {
+        match self.room.try_acquire() {
+            Ok(room) => Ok(room),
+            Err(_) => timeout_at(limit.into(), self.room.acquire())
+                .await
+                .map_err(|_| ())?
+                .map_err(|_| ()),
+        }
+    }
+
+    async fn call_on(&self, mut connection: Connection, call: &Call, limit: Instant) -> Result<Reply, CallError> {
+        let started = Instant::now();
+        let patience = limit.saturating_duration_since(started);
+        let calling = connection.call(call.opnum, call.drep, &call.stub);
+        let reply = timeout(patience, calling)
+            .await
+            .map_err(|_| CallError::Timeout(patience))??;
+        let now = Instant::now();
+        self.took(now.saturating_duration_since(started));
+        let most = usize::try_from(self.options.pool.max_connections).unwrap_or(1);
+        self.pool(call.syntax).give_back(connection, now, most);
+        Ok(reply)
+    }
+
+    fn unanswered(&self, error: &CallError) -> Attempt {
+        let result = match error {
+            CallError::Timeout(_) => CallResult::Timeout,
+            _ => CallResult::Broken,
+        };
+        self.failure(result, &chain(error))
+    }
+
+    fn replied(&self, reply: Reply) -> Attempt {
+        if let Reply::Fault(status) = &reply {
+            if status.is_of_the_server() {
+                return self.failure(CallResult::Busy, &format!("it answered with the fault {status}"));
+            }
+            self.metrics.called(CallResult::Fault);
+        } else {
+            self.metrics.called(CallResult::Answered);
+        }
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if self.troubled.load(Ordering::Relaxed) {
+            let mut health = self.health();
+            let readmitted = health.succeeded();
+            self.troubled.store(false, Ordering::Relaxed);
+            drop(health);
+            self.metrics.up.set(1);
+            if readmitted {
+                tracing::info!(
+                    server.name = self.config.name,
+                    "licensed host answers again and is back in use"
+                );
+            }
+        }
+        Attempt::Reply(reply)
+    }
+
+    fn failure(&self, result: CallResult, error: &str) -> Attempt {
+        self.metrics.called(result);
+        self.failed_now(error, Instant::now());
+        Attempt::Failed
+    }
+
+    fn failed_now(&self, error: &str, now: Instant) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, error.to_owned()));
+        let mut health = self.health();
+        self.troubled.store(true, Ordering::Relaxed);
+        let ejected = health.failed(now, &self.options.health);
+        let failures = health.failures();
+        drop(health);
+        if let Some(until) = ejected {
+            self.metrics.up.set(0);
+            let seconds = until.saturating_duration_since(now).as_secs_f64();
+            tracing::warn!(
+                server.name = self.config.name,
+                failures,
+                seconds,
+                error,
+                "licensed host taken out of use"
+            );
+        } else if let Some(held_back) = self.quiet.pass(now) {
+            tracing::warn!(
+                server.name = self.config.name,
+                failures,
+                held_back,
+                error,
+                "licensed host did not answer"
+            );
+        }
+    }
+
+    /// A new connection, bound with `syntax`. A DNS name is looked up each time; its addresses are tried in turn.
+    async fn connect(&self, syntax: TransferSyntax, deadline: Instant) -> Result<Connection, String> {
+        let patience = self.options.timeouts.connect.get();
+        let limit = deadline.min(Instant::now() + patience);
+        let connecting = async {
+            let target = (self.config.address.as_str(), self.config.port);
+            let addresses = match self.config.address.parse() {
+                Ok(ip) => vec![SocketAddr::new(ip, self.config.port)],
+                Err(_) => tokio::net::lookup_host(target)
+                    .await
+                    .map_err(|error| format!("cannot look up its address: {error}"))?
+                    .take(8)
+                    .collect(),
+            };
+            let options = ConnectOptions {
+                proposal: Proposal::one(self.options.interface.interface(), syntax),
+                connect_timeout: patience,
+                bind_timeout: patience,
+                call_timeout: self.options.timeouts.call.get(),
+                ..ConnectOptions::default()
+            };
+            let mut last = String::from("its name has no address");
+            for address in addresses {
+                match Connection::connect(address, &options).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => last = chain(&error),
+                }
+            }
+            Err(last)
+        };
+        timeout_at(limit.into(), connecting)
+            .await
+            .unwrap_or_else(|_| Err("it did not connect and bind in time".into()))
+    }
+
+    /// Connects and binds, which costs the host no count. The connection is kept if none is: the next request is faster.
+    pub(super) async fn probe(&self) {
+        let Some(&syntax) = self.options.interface.offer().syntaxes.first() else {
+            return;
+        };
+        let deadline = Instant::now() + self.options.timeouts.connect.get();
+        let probed = self.connect(syntax, deadline).await;
+        let now = Instant::now();
+        match probed {
+            Ok(connection) => {
+                let pool = self.pool(syntax);
+                if pool.len() == 0 {
+                    pool.give_back(connection, now, 1);
+                }
+                if self.troubled.load(Ordering::Relaxed) {
+                    self.health().probed(now);
+                }
+            }
+            Err(error) => self.failed_now(&error, now),
+        }
+    }
+
+    /// How often the host is probed; zero for never.
+    pub(super) fn probe_interval(&self) -> Duration {
+        self.options.health.probe_interval.get()
+    }
+
+    /// Closes connections that were not used for the configured time.
+    pub(super) fn trim(&self, now: Instant) {
+        for pool in &self.pools {
+            pool.trim(now, self.options.pool.idle_timeout.get());
+        }
+    }
+
+    pub(super) fn status(&self, now: Instant) -> LicensedHostStatus {
+        let health = self.health().clone();
+        let (name, ejected_for) = match health.eligibility(now) {
+            Eligibility::Well => ("well", None),
+            Eligibility::Trial => ("trial", Some(Duration::ZERO)),
+            Eligibility::Ejected { until } => ("ejected", Some(until.saturating_duration_since(now))),
+        };
+        let latency = self.latency_micros.load(Ordering::Relaxed);
+        let last_failure = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        LicensedHostStatus {
+            name: self.config.name.clone(),
+            address: format!("{}:{}", self.config.address, self.config.port),
+            health: name,
+            failures: health.failures(),
+            ejected_for_seconds: ejected_for.map(|time| time.as_secs()),
+            latency_millis: (latency > 0).then(|| Duration::from_micros(latency).as_secs_f64() * 1000.0),
+            answered: self.answered.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            idle_connections: self.pools.iter().map(Pool::len).sum(),
+            last_failure: last_failure.map(|(at, error)| LastFailure {
+                seconds_ago: now.saturating_duration_since(at).as_secs(),
+                error,
+            }),
+        }
+    }
+
+    fn took(&self, latency: Duration) {
+        self.metrics.seconds.observe(latency.as_secs_f64());
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
+        // An eighth of the difference each time; a lost update among several at once does not matter.
+        let before = self.latency_micros.load(Ordering::Relaxed);
+        let after = if before == 0 {
+            micros
+        } else {
+            before - before / 8 + micros / 8
+        };
+        self.latency_micros.store(after.max(1), Ordering::Relaxed);
+    }
+
+    fn pool(&self, syntax: TransferSyntax) -> &Pool<Connection> {
+        let [ndr, ndr64] = &self.pools;
+        match syntax {
+            TransferSyntax::Ndr => ndr,
+            TransferSyntax::Ndr64 => ndr64,
+        }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,135 @@
+//! The relay: answers each call with what a licensed host answers.
+//!
+//! The bodies are opaque. A call's stub is carried to a licensed host over a connection that is already bound, and its
+//! response stub comes back byte for byte; the relay only looks at the two version words in front of a request and at
+//! the return code behind a response, for its metrics.
+//!
+//! ```text
+//! Call --> Fleet::order (who) --> LicensedHost::call (pool, one attempt) --> Reply
+//!             ^  next host while no host has answered and the client's time allows
+//! ```
+//!
+//! A return code is an answer and is never asked for twice; a request is never at two hosts at once.
+
+mod fleet;
+mod health;
+mod host;
+mod peek;
+mod pool;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+
+pub use health::{Eligibility, Health};
+pub use host::{LastFailure, LicensedHostStatus};
+pub use upkeep::upkeep;
+
+use crate::config::{RelayConfig, WhenNoHost};
+use crate::metrics::Metrics;
+use crate::rpc::{Answer, Call, FaultStatus, Reply};
+use crate::serve::{Client, Outcome, Service};
+use crate::telemetry::Quiet;
+use fleet::Fleet;
+use host::Attempt;
+
+/// The relay service.
+#[derive(Debug)]
+pub struct Relay {
+    fleet: ArcSwap<Fleet>,
+    metrics: Arc<Metrics>,
+    quiet: Quiet,
+}
+
+impl Relay {
+    /// A relay to the configured hosts. Nothing is connected yet.
+    pub fn new(config: &RelayConfig, metrics: Arc<Metrics>) -> Self {
+        let fleet = Fleet::new(config, None, &metrics);
+        Self {
+            fleet: ArcSwap::from_pointee(fleet),
+            metrics,
+            quiet: Quiet::default(),
+        }
+    }
+
+    /// Takes over a changed configuration. Hosts that did not change keep their connections and their health.
+    pub fn replace(&self, config: &RelayConfig) {
+        let before = self.fleet.load_full();
+        let fleet = Fleet::new(config, Some(&before), &self.metrics);
+        for gone in before.names().filter(|name| !fleet.names().any(|kept| kept == *name)) {
+            self.metrics.forget_host(gone);
+        }
+        self.fleet.store(Arc::new(fleet));
+    }
+
+    /// The licensed hosts' states.
+    pub fn status(&self, now: Instant) -> Vec<LicensedHostStatus> {
+        self.fleet.load().hosts().map(|host| host.status(now)).collect()
+    }
+
+    async fn relay(&self, call: &Call, client: Client) -> Outcome {
+        let fleet = self.fleet.load_full();
+        if fleet.kms
+            && let Some(version) = peek::request_version(call)
+        {
+            self.metrics.version(version);
+        }
+        let mut tried = false;
+        for host in fleet.order() {
+            let now = Instant::now();
+            if now >= client.deadline {
+                break;
+            }
+            if !host.begin(now) {
+                continue;
+            }
+            if tried {
+                self.metrics.retries.inc();
+            }
+            tried = true;
+            if let Attempt::Reply(reply) = host.call(call, client.deadline).await {
+                return Outcome::Answer(self.answer(&fleet, reply));
+            }
+        }
+        self.no_host(fleet.when_no_host, tried)
+    }
+
+    fn answer(&self, fleet: &Fleet, reply: Reply) -> Answer {
+        match reply {
+            Reply::Stub(stub, drep) => {
+                if fleet.kms
+                    && let Some(code) = peek::return_code(&stub, drep)
+                {
+                    self.metrics.answered(code);
+                }
+                Answer::StubIn(drep, stub)
+            }
+            Reply::Fault(status) => Answer::Fault(status),
+        }
+    }
+
+    fn no_host(&self, when: WhenNoHost, tried: bool) -> Outcome {
+        self.metrics.no_host.inc();
+        if let Some(held_back) = self.quiet.pass(Instant::now()) {
+            let what = if tried {
+                "no licensed host answered"
+            } else {
+                "no licensed host is eligible"
+            };
+            tracing::error!(held_back, "{what}: clients are turned away");
+        }
+        match when {
+            WhenNoHost::Close => Outcome::Close,
+            WhenNoHost::Fault => Outcome::Answer(Answer::Fault(FaultStatus::WIN32_SERVER_UNAVAILABLE)),
+        }
+    }
+}
+
+impl Service for Relay {
+    fn call<'a>(&'a self, call: &'a Call, client: Client) -> BoxFuture<'a, Outcome> {
+        Box::pin(self.relay(call, client))
+    }
+}
