@@ -12,9 +12,17 @@
 //!                              admin: /metrics /healthz /readyz /status /
 //! ```
 
+pub mod admin;
+pub mod admission;
+pub mod cli;
 pub mod config;
 pub mod keyfile;
 pub mod ledger;
+pub mod metrics;
 pub mod rehearsal;
+pub mod relay;
 pub mod rpc;
+pub mod run;
 pub mod sealing;
+pub mod serve;
+pub mod telemetry;

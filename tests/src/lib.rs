@@ -1,1 +1,5 @@
 //! Support for whole-system tests: starts real servers and ends them with the test.
+
+pub mod http;
+pub mod replica;
+pub mod stand_in;

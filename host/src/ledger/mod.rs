@@ -212,9 +212,7 @@ pub enum LedgerError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The store refused our user or password, or forbids a command.
-    #[error(
-        "the ledger's store at {store} refuses access: check the ACL user, its password and its rights"
-    )]
+    #[error("the ledger's store at {store} refuses access: check the ACL user, its password and its rights")]
     Refused {
         /// Address of the store, without credentials.
         store: String,
@@ -230,10 +228,7 @@ pub enum LedgerError {
 /// The shared record. Object safe: replicas hold `Arc<dyn Ledger>`.
 pub trait Ledger: Send + Sync + 'static {
     /// Counts requests of rehearsal clients, in order and atomically each, and says what each is to be told.
-    fn count<'a>(
-        &'a self,
-        batch: &'a [Sighting],
-    ) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>>;
+    fn count<'a>(&'a self, batch: &'a [Sighting]) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>>;
 
     /// Adds to the totals of failed requests, and appends the events of refused requests.
     fn refused<'a>(&'a self, batch: &'a [(Uuid, Event)]) -> BoxFuture<'a, Result<(), LedgerError>>;
@@ -242,11 +237,7 @@ pub trait Ledger: Send + Sync + 'static {
     fn answered<'a>(&'a self, batch: &'a [Answered]) -> BoxFuture<'a, Result<(), LedgerError>>;
 
     /// Stores a fact about a licensed host, replacing the one before.
-    fn put_fact<'a>(
-        &'a self,
-        host: &'a str,
-        fact: &'a HostFact,
-    ) -> BoxFuture<'a, Result<(), LedgerError>>;
+    fn put_fact<'a>(&'a self, host: &'a str, fact: &'a HostFact) -> BoxFuture<'a, Result<(), LedgerError>>;
 
     /// Appends events that were read from licensed hosts.
     fn append_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>>;

@@ -6,8 +6,8 @@ use thiserror::Error;
 use super::fault::FaultStatus;
 use super::frame::{Flaw, Frame, next_frame};
 use super::pdu::{
-    Bind, BindAck, BindNak, ContextElement, ContextResult, DataRepresentation, Fault, Flags,
-    Fragmented, Header, NakReason, PacketType, ResponseHead,
+    Bind, BindAck, BindNak, ContextElement, ContextResult, DataRepresentation, Fault, Flags, Fragmented, Header,
+    NakReason, PacketType, ResponseHead,
 };
 use super::syntax::{Interface, SyntaxId, TransferSyntax};
 use super::{MINIMUM_FRAGMENT, OFFERED_FRAGMENT};
@@ -46,11 +46,7 @@ impl Proposal {
 
     fn contexts(&self, first_id: u16) -> Vec<ContextElement> {
         let features = self.features.map(SyntaxId::bind_time_features);
-        let syntaxes = self
-            .syntaxes
-            .iter()
-            .map(|syntax| syntax.id())
-            .chain(features);
+        let syntaxes = self.syntaxes.iter().map(|syntax| syntax.id()).chain(features);
         let element = |(id, syntax)| ContextElement {
             id,
             abstract_syntax: self.interface.id(),
@@ -190,11 +186,7 @@ impl ClientAssociation {
     ///
     /// # Errors
     /// [`Misbehaviour`] when the server refuses as a whole or breaks the protocol. A rejected context is no error.
-    pub fn outcome(
-        &mut self,
-        proposal: &Proposal,
-        input: &mut BytesMut,
-    ) -> Result<Option<BindOutcome>, Misbehaviour> {
+    pub fn outcome(&mut self, proposal: &Proposal, input: &mut BytesMut) -> Result<Option<BindOutcome>, Misbehaviour> {
         let Some(Frame { header, body }) = self.frame(input)? else {
             return Ok(None);
         };
@@ -225,14 +217,9 @@ impl ClientAssociation {
         for (element, result) in proposed.iter().zip(&ack.results) {
             match *result {
                 ContextResult::Accepted(id) if element.transfer_syntaxes.contains(&id) => {
-                    let syntax = TransferSyntax::ALL
-                        .into_iter()
-                        .find(|syntax| syntax.id() == id);
+                    let syntax = TransferSyntax::ALL.into_iter().find(|syntax| syntax.id() == id);
                     let syntax = syntax.ok_or(Misbehaviour::Results)?;
-                    self.contexts.push(Context {
-                        id: element.id,
-                        syntax,
-                    });
+                    self.contexts.push(Context { id: element.id, syntax });
                     syntaxes.push(syntax);
                 }
                 ContextResult::Accepted(_) => return Err(Misbehaviour::Results),
@@ -268,11 +255,7 @@ impl ClientAssociation {
         stub: &[u8],
         output: &mut BytesMut,
     ) -> bool {
-        let Some(context) = self
-            .contexts
-            .iter()
-            .find(|context| context.syntax == syntax)
-        else {
+        let Some(context) = self.contexts.iter().find(|context| context.syntax == syntax) else {
             return false;
         };
         self.call_id = self.call_id.wrapping_add(1).max(1);

@@ -171,10 +171,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`ConnectError`] names the step that failed. Where no transfer syntax is accepted there is no connection.
-    pub async fn connect(
-        server: SocketAddr,
-        options: &ConnectOptions,
-    ) -> Result<Self, ConnectError> {
+    pub async fn connect(server: SocketAddr, options: &ConnectOptions) -> Result<Self, ConnectError> {
         let limit = options.connect_timeout;
         let stream = timeout(limit, TcpStream::connect(server))
             .await
@@ -186,11 +183,7 @@ impl Connection {
             .map_err(|_| ConnectError::BindTimeout { server, limit })?
     }
 
-    async fn bind(
-        mut stream: TcpStream,
-        server: SocketAddr,
-        options: &ConnectOptions,
-    ) -> Result<Self, ConnectError> {
+    async fn bind(mut stream: TcpStream, server: SocketAddr, options: &ConnectOptions) -> Result<Self, ConnectError> {
         let broken = |source| ConnectError::Broken { server, source };
         // A request is one small write; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(broken)?;
@@ -259,12 +252,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`CallError`] when there is no whole reply. A fault is a [`Reply`].
-    pub async fn call(
-        &mut self,
-        opnum: u16,
-        drep: DataRepresentation,
-        stub: &[u8],
-    ) -> Result<Reply, CallError> {
+    pub async fn call(&mut self, opnum: u16, drep: DataRepresentation, stub: &[u8]) -> Result<Reply, CallError> {
         let syntax = self.syntax().ok_or(CallError::Unusable)?;
         self.call_in(syntax, opnum, drep, stub).await
     }
@@ -281,21 +269,18 @@ impl Connection {
         stub: &[u8],
     ) -> Result<Reply, CallError> {
         self.output.clear();
-        if !self
-            .association
-            .request(syntax, opnum, drep, stub, &mut self.output)
-        {
+        if !self.association.request(syntax, opnum, drep, stub, &mut self.output) {
             return Err(CallError::NotAccepted(syntax));
         }
-        self.exchange(|association, input| association.reply(input))
-            .await
+        self.exchange(|association, input| association.reply(input)).await
     }
 
     /// Whether the connection can carry another call: the last one ended well, and the server has neither closed it nor
     /// sent anything unasked. Asked before a pooled connection is used again.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        let quiet = || matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let quiet =
+            || matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         self.usable && self.input.is_empty() && quiet()
     }
 
@@ -307,8 +292,7 @@ impl Connection {
         if !std::mem::take(&mut self.usable) {
             return Err(CallError::Unusable);
         }
-        let (stream, input, association) =
-            (&mut self.stream, &mut self.input, &mut self.association);
+        let (stream, input, association) = (&mut self.stream, &mut self.input, &mut self.association);
         let output = &self.output;
         let exchange = async {
             stream.write_all(output).await.map_err(ReadError::Io)?;

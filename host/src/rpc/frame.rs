@@ -29,9 +29,7 @@ pub enum Flaw {
     #[error("the data representation 0x{0:02x} is neither big- nor little-endian")]
     Representation(u8),
     /// The fragment claims to be shorter than its own header, or than the trailer that it announces.
-    #[error(
-        "a fragment of {length} bytes cannot hold its header and {auth} bytes of authentication"
-    )]
+    #[error("a fragment of {length} bytes cannot hold its header and {auth} bytes of authentication")]
     TooShort {
         /// frag_length from the header, in bytes.
         length: u16,
@@ -96,11 +94,7 @@ fn flaw(header: &Header, limit: u16) -> Option<Flaw> {
         return Some(Flaw::Representation(header.drep.0[0]));
     }
     let (length, auth) = (header.frag_length, header.auth_length);
-    let trailer = if auth == 0 {
-        0
-    } else {
-        TRAILER_HEAD + usize::from(auth)
-    };
+    let trailer = if auth == 0 { 0 } else { TRAILER_HEAD + usize::from(auth) };
     if usize::from(length) < Header::LENGTH + trailer {
         return Some(Flaw::TooShort { length, auth });
     }

@@ -106,12 +106,7 @@ pub fn decode_request(
 
 /// Marshals a response; `None` is a null pointer. `body` must be shorter than 4 GiB.
 #[must_use]
-pub fn encode_response(
-    syntax: TransferSyntax,
-    order: ByteOrder,
-    body: Option<&[u8]>,
-    hresult: u32,
-) -> Bytes {
+pub fn encode_response(syntax: TransferSyntax, order: ByteOrder, body: Option<&[u8]>, hresult: u32) -> Bytes {
     let mut out = BytesMut::with_capacity(32 + body.map_or(0, <[u8]>::len));
     let mut writer = Writer::new(&mut out, order);
     writer.u32(body.map_or(0, |body| u32::try_from(body.len()).unwrap_or(u32::MAX)));
@@ -259,10 +254,7 @@ mod tests {
             let encoded = encode_response(syntax, order, Some(&[0xaa, 0xbb, 0xcc]), 0x8007_000D);
             assert_eq!(encoded, hex(stub), "{syntax} {order:?}");
         }
-        assert_eq!(
-            encode_response(Ndr, Little, None, 5),
-            hex("00000000 00000000 05000000")
-        );
+        assert_eq!(encode_response(Ndr, Little, None, 5), hex("00000000 00000000 05000000"));
         assert_eq!(
             encode_response(Ndr64, Little, None, 5),
             hex("00000000 00000000 0000000000000000 05000000")
@@ -272,8 +264,7 @@ mod tests {
     #[test]
     fn a_stub_that_is_not_canonical_is_refused() {
         use StubError::*;
-        let decode =
-            |stub: &str| decode_request(TransferSyntax::Ndr, ByteOrder::Little, &hex(stub), 4);
+        let decode = |stub: &str| decode_request(TransferSyntax::Ndr, ByteOrder::Little, &hex(stub), 4);
         assert_eq!(
             decode("03000000 04000000 aabbccdd"),
             Err(SizeMismatch { size: 3, count: 4 })
@@ -298,8 +289,7 @@ mod tests {
             decode(&format!("01000000 01000000 aa {}", "00".repeat(16))),
             Err(Trailing(16))
         );
-        let response =
-            |stub: &str| decode_response(TransferSyntax::Ndr, ByteOrder::Little, &hex(stub), 4);
+        let response = |stub: &str| decode_response(TransferSyntax::Ndr, ByteOrder::Little, &hex(stub), 4);
         assert_eq!(response("01000000 00000000 00000000"), Err(NullWithSize(1)));
         assert_eq!(
             decode_request(

@@ -33,11 +33,10 @@ impl SyntaxId {
     #[must_use]
     pub fn bind_time_features(features: u64) -> Self {
         let mut bytes = [0; 16];
-        for (byte, value) in bytes.iter_mut().zip(
-            Self::FEATURES_PREFIX
-                .into_iter()
-                .chain(features.to_le_bytes()),
-        ) {
+        for (byte, value) in bytes
+            .iter_mut()
+            .zip(Self::FEATURES_PREFIX.into_iter().chain(features.to_le_bytes()))
+        {
             *byte = value;
         }
         Self {
@@ -51,11 +50,8 @@ impl SyntaxId {
     #[must_use]
     pub fn as_bind_time_features(&self) -> Option<u64> {
         let (prefix, mask) = self.uuid.as_bytes().split_first_chunk::<8>()?;
-        (self.major == 1 && self.minor == 0 && *prefix == Self::FEATURES_PREFIX).then(|| {
-            mask.iter()
-                .rev()
-                .fold(0, |bits, byte| bits << 8 | u64::from(*byte))
-        })
+        (self.major == 1 && self.minor == 0 && *prefix == Self::FEATURES_PREFIX)
+            .then(|| mask.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
     }
 }
 
@@ -194,13 +190,7 @@ mod tests {
             minor: 2,
             ..Interface::KMS
         };
-        for (major, minor, served) in [
-            (1, 0, true),
-            (1, 2, true),
-            (1, 3, false),
-            (2, 0, false),
-            (0, 0, false),
-        ] {
+        for (major, minor, served) in [(1, 0, true), (1, 2, true), (1, 3, false), (2, 0, false), (0, 0, false)] {
             assert_eq!(
                 ours.serves(&SyntaxId {
                     uuid: ours.uuid,

@@ -77,9 +77,9 @@ impl Violation {
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::Frame(Flaw::Version { .. })
-            | Self::Authentication(_)
-            | Self::RequestTooLarge { .. } => Blame::PeerIncompatible,
+            Self::Frame(Flaw::Version { .. }) | Self::Authentication(_) | Self::RequestTooLarge { .. } => {
+                Blame::PeerIncompatible
+            }
             Self::Ended => Blame::Caller,
             _ => Blame::PeerMisbehaved,
         }
@@ -91,13 +91,8 @@ impl Violation {
         match self {
             Self::Frame(Flaw::Version { .. }) => "rpc_version",
             Self::Frame(_) => "broken_header",
-            Self::Malformed(_)
-            | Self::NothingProposed
-            | Self::FeaturesTwice
-            | Self::ContextRedefined(_) => "malformed",
-            Self::BeforeBind(_) | Self::SecondBind | Self::Unexpected(_) | Self::Ended => {
-                "out_of_state"
-            }
+            Self::Malformed(_) | Self::NothingProposed | Self::FeaturesTwice | Self::ContextRedefined(_) => "malformed",
+            Self::BeforeBind(_) | Self::SecondBind | Self::Unexpected(_) | Self::Ended => "out_of_state",
             Self::Authentication(_) => "authentication",
             Self::Fragment(_) => "fragment_order",
             Self::RequestTooLarge { .. } => "request_too_large",
@@ -116,8 +111,7 @@ impl Violation {
                 Self::Frame(Flaw::Version { .. }) => NakReason::PROTOCOL_VERSION_NOT_SUPPORTED,
                 Self::Authentication(_)
                 | Self::Frame(Flaw::TooLong {
-                    authenticated: true,
-                    ..
+                    authenticated: true, ..
                 }) => NakReason::AUTHENTICATION_TYPE_NOT_RECOGNIZED,
                 Self::Frame(Flaw::TooLong { .. }) => NakReason::LOCAL_LIMIT_EXCEEDED,
                 _ => NakReason::NOT_SPECIFIED,

@@ -25,8 +25,8 @@ use self::reassembly::{Collected, Reassembly};
 use super::fault::FaultStatus;
 use super::frame::{Frame, next_frame};
 use super::pdu::{
-    Bind, BindAck, BindNak, ContextResult, DataRepresentation, Fault, Flags, Fragmented, Header,
-    PacketType, RequestHead,
+    Bind, BindAck, BindNak, ContextResult, DataRepresentation, Fault, Flags, Fragmented, Header, PacketType,
+    RequestHead,
 };
 use super::syntax::{Offer, TransferSyntax};
 use super::violation::{Refusal, Violation};
@@ -145,11 +145,7 @@ impl Association {
     ///
     /// # Errors
     /// A [`Violation`] ends the association. The PDU to send before closing is in `output` already.
-    pub fn receive(
-        &mut self,
-        input: &mut BytesMut,
-        output: &mut BytesMut,
-    ) -> Result<Option<Call>, Violation> {
+    pub fn receive(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<Option<Call>, Violation> {
         if self.phase == Phase::Ended {
             return Err(Violation::Ended);
         }
@@ -176,14 +172,7 @@ impl Association {
             Answer::Stub(stub) => (DataRepresentation::of(call.drep.order()), stub),
             Answer::StubIn(drep, stub) => (drep, stub),
             Answer::Fault(status) => {
-                return self.fault(
-                    call.drep,
-                    call.call_id,
-                    call.context_id,
-                    status,
-                    Flags(0),
-                    output,
-                );
+                return self.fault(call.drep, call.call_id, call.context_id, status, Flags(0), output);
             }
         };
         Fragmented {
@@ -224,12 +213,7 @@ impl Association {
         let bind = self.proposal(frame)?;
         // Both directions are clamped to what we offer and what everyone must take, and cut to a multiple of eight.
         let clamp = |size: u16| size.clamp(MINIMUM_FRAGMENT, OFFERED_FRAGMENT) & !7;
-        let results = negotiate::bind(
-            &self.offer,
-            self.limits.contexts,
-            &mut self.contexts,
-            &bind.contexts,
-        )?;
+        let results = negotiate::bind(&self.offer, self.limits.contexts, &mut self.contexts, &bind.contexts)?;
         self.max_xmit = clamp(bind.max_recv_frag);
         self.max_recv = clamp(bind.max_xmit_frag);
         self.minor = header.minor;
@@ -246,17 +230,10 @@ impl Association {
 
     fn alter_context(&mut self, frame: &Frame, output: &mut BytesMut) -> Result<(), Violation> {
         let alter = self.proposal(frame)?;
-        let results = negotiate::alter_context(
-            &self.offer,
-            self.limits.contexts,
-            &mut self.contexts,
-            &alter.contexts,
-        )?;
+        let results = negotiate::alter_context(&self.offer, self.limits.contexts, &mut self.contexts, &alter.contexts)?;
         // Fragment sizes and group were negotiated by the bind.
-        self.ack(results).encode(
-            &self.reply(PacketType::AlterContextResponse, &frame.header),
-            output,
-        );
+        self.ack(results)
+            .encode(&self.reply(PacketType::AlterContextResponse, &frame.header), output);
         Ok(())
     }
 
@@ -279,8 +256,7 @@ impl Association {
         if !header.flags.has(Flags::WHOLE) || self.incoming.is_some() {
             return Err(Violation::Fragment(header.call_id));
         }
-        Bind::decode(&frame.body, header.drep.order())
-            .map_err(|_| Violation::Malformed(header.kind))
+        Bind::decode(&frame.body, header.drep.order()).map_err(|_| Violation::Malformed(header.kind))
     }
 
     fn request(&mut self, frame: Frame, output: &mut BytesMut) -> Result<Option<Call>, Violation> {
@@ -288,23 +264,12 @@ impl Association {
         if header.auth_length != 0 {
             return Err(Violation::Authentication(header.kind));
         }
-        let (head, stub) =
-            RequestHead::split(&header, body).map_err(|_| Violation::Malformed(header.kind))?;
-        let refusal = match self
-            .contexts
-            .iter()
-            .find(|context| context.id == head.context_id)
-        {
+        let (head, stub) = RequestHead::split(&header, body).map_err(|_| Violation::Malformed(header.kind))?;
+        let refusal = match self.contexts.iter().find(|context| context.id == head.context_id) {
             None => FaultStatus::UNKNOWN_IF,
             Some(_) if !self.offer.opnums.contains(&head.opnum) => FaultStatus::OP_RNG_ERROR,
             Some(context) => {
-                let collected = reassembly::collect(
-                    &mut self.incoming,
-                    &header,
-                    head,
-                    stub,
-                    self.limits.request,
-                )?;
+                let collected = reassembly::collect(&mut self.incoming, &header, head, stub, self.limits.request)?;
                 return Ok(collected.map(|Collected { head, stub }| Call {
                     call_id: header.call_id,
                     context_id: head.context_id,
@@ -345,11 +310,7 @@ impl Association {
         flags: Flags,
         output: &mut BytesMut,
     ) {
-        let mut header = Header::new(
-            PacketType::Fault,
-            DataRepresentation::of(drep.order()),
-            call_id,
-        );
+        let mut header = Header::new(PacketType::Fault, DataRepresentation::of(drep.order()), call_id);
         header.minor = self.minor;
         header.flags = header.flags | flags;
         Fault { context_id, status }.encode(&header, output);
@@ -358,18 +319,9 @@ impl Association {
     /// Appends the refusal of `violation` and forgets everything that the association held.
     fn end(&mut self, header: &Header, violation: Violation, output: &mut BytesMut) {
         match violation.refusal(header.kind) {
-            Refusal::Nak(reason) => {
-                BindNak::new(reason).encode(&self.reply(PacketType::BindNak, header), output)
-            }
+            Refusal::Nak(reason) => BindNak::new(reason).encode(&self.reply(PacketType::BindNak, header), output),
             Refusal::Fault(status) => {
-                self.fault(
-                    header.drep,
-                    header.call_id,
-                    0,
-                    status,
-                    Flags::DID_NOT_EXECUTE,
-                    output,
-                );
+                self.fault(header.drep, header.call_id, 0, status, Flags::DID_NOT_EXECUTE, output);
             }
             Refusal::Silent => {}
         }

@@ -25,12 +25,7 @@ pub(super) fn bind(
     contexts: &mut Vec<Context>,
     proposed: &[ContextElement],
 ) -> Result<Vec<ContextResult>, Violation> {
-    if proposed
-        .iter()
-        .filter(|element| features(element).is_some())
-        .count()
-        > 1
-    {
+    if proposed.iter().filter(|element| features(element).is_some()).count() > 1 {
         return Err(Violation::FeaturesTwice);
     }
     negotiate(offer, limit, contexts, proposed, |element| {
@@ -56,17 +51,11 @@ fn negotiate(
     proposed: &[ContextElement],
     special: impl Fn(&ContextElement) -> Option<ContextResult>,
 ) -> Result<Vec<ContextResult>, Violation> {
-    if proposed.is_empty()
-        || proposed
-            .iter()
-            .any(|element| element.transfer_syntaxes.is_empty())
-    {
+    if proposed.is_empty() || proposed.iter().any(|element| element.transfer_syntaxes.is_empty()) {
         return Err(Violation::NothingProposed);
     }
     let ours = |element: &ContextElement| offer.interface.serves(&element.abstract_syntax);
-    let proposes = |element: &ContextElement, syntax: TransferSyntax| {
-        element.transfer_syntaxes.contains(&syntax.id())
-    };
+    let proposes = |element: &ContextElement, syntax: TransferSyntax| element.transfer_syntaxes.contains(&syntax.id());
     let chosen = offer.syntaxes.iter().copied().find(|syntax| {
         proposed
             .iter()
@@ -84,14 +73,7 @@ fn negotiate(
                 ));
             }
             match chosen.filter(|syntax| proposes(element, *syntax)) {
-                Some(syntax) => accept(
-                    contexts,
-                    limit,
-                    Context {
-                        id: element.id,
-                        syntax,
-                    },
-                ),
+                Some(syntax) => accept(contexts, limit, Context { id: element.id, syntax }),
                 None => Ok(ContextResult::ProviderRejection(
                     RejectReason::TRANSFER_SYNTAXES_NOT_SUPPORTED,
                 )),
@@ -101,20 +83,14 @@ fn negotiate(
 }
 
 /// Adds a context, unless it is there already.
-fn accept(
-    contexts: &mut Vec<Context>,
-    limit: u8,
-    context: Context,
-) -> Result<ContextResult, Violation> {
+fn accept(contexts: &mut Vec<Context>, limit: u8, context: Context) -> Result<ContextResult, Violation> {
     match contexts.iter().find(|known| known.id == context.id) {
         Some(known) if known.syntax != context.syntax => {
             return Err(Violation::ContextRedefined(context.id));
         }
         Some(_) => {}
         None if contexts.len() >= usize::from(limit) => {
-            return Ok(ContextResult::ProviderRejection(
-                RejectReason::LOCAL_LIMIT_EXCEEDED,
-            ));
+            return Ok(ContextResult::ProviderRejection(RejectReason::LOCAL_LIMIT_EXCEEDED));
         }
         None => contexts.push(context),
     }

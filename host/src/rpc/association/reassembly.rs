@@ -56,10 +56,7 @@ pub(super) fn collect(
             return Err(too_large);
         }
         if last {
-            return Ok(Some(Collected {
-                head,
-                stub: fragment,
-            }));
+            return Ok(Some(Collected { head, stub: fragment }));
         }
         let collecting = Reassembly::Collecting {
             header: *header,
@@ -105,10 +102,7 @@ pub(super) fn collect(
 }
 
 /// Takes one fragment of a request that will not be served; returns whether it is the one to answer with a fault.
-pub(super) fn discard(
-    incoming: &mut Option<Box<Reassembly>>,
-    header: &Header,
-) -> Result<bool, Violation> {
+pub(super) fn discard(incoming: &mut Option<Box<Reassembly>>, header: &Header) -> Result<bool, Violation> {
     let out_of_order = Violation::Fragment(header.call_id);
     let first = header.flags.has(Flags::FIRST);
     match incoming.take().as_deref() {

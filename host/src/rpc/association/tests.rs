@@ -36,27 +36,16 @@ impl Pair {
 
     fn propose(&mut self, proposal: &Proposal) -> crate::rpc::BindOutcome {
         self.client.propose(proposal, &mut self.to_server);
-        assert_eq!(
-            self.server
-                .receive(&mut self.to_server, &mut self.to_client),
-            Ok(None)
-        );
-        self.client
-            .outcome(proposal, &mut self.to_client)
-            .unwrap()
-            .unwrap()
+        assert_eq!(self.server.receive(&mut self.to_server, &mut self.to_client), Ok(None));
+        self.client.outcome(proposal, &mut self.to_client).unwrap().unwrap()
     }
 
     fn ask(&mut self, syntax: TransferSyntax, opnum: u16, drep: DataRepresentation, stub: &[u8]) {
-        assert!(
-            self.client
-                .request(syntax, opnum, drep, stub, &mut self.to_server)
-        );
+        assert!(self.client.request(syntax, opnum, drep, stub, &mut self.to_server));
     }
 
     fn receive(&mut self) -> Result<Option<Call>, Violation> {
-        self.server
-            .receive(&mut self.to_server, &mut self.to_client)
+        self.server.receive(&mut self.to_server, &mut self.to_client)
     }
 
     fn reply(&mut self) -> Reply {
@@ -69,11 +58,7 @@ const BE: DataRepresentation = DataRepresentation::BIG_ENDIAN;
 
 #[test]
 fn an_idle_association_is_small() {
-    assert!(
-        size_of::<Association>() <= 80,
-        "{}",
-        size_of::<Association>()
-    );
+    assert!(size_of::<Association>() <= 80, "{}", size_of::<Association>());
 }
 
 #[test]
@@ -88,11 +73,7 @@ fn a_windows_like_bind_gets_ndr64_and_features_and_a_rejection_of_ndr() {
         ]
     );
     assert_eq!(
-        (
-            outcome.max_xmit_frag,
-            outcome.max_recv_frag,
-            outcome.assoc_group_id
-        ),
+        (outcome.max_xmit_frag, outcome.max_recv_frag, outcome.assoc_group_id),
         (5840, 5840, GROUP.get())
     );
 }
@@ -108,9 +89,7 @@ fn a_call_and_its_answer_go_through_in_both_byte_orders_and_any_number_of_fragme
             for length in [0, 1, 300, 5815, 5816, 5817, 30_000] {
                 let server = Association::new(Arc::new(Offer::kms()), limits, GROUP, 1688);
                 let mut pair = Pair::bound(server, &Proposal::one(Interface::KMS, syntax));
-                let stub: Vec<u8> = (0..length)
-                    .map(|index: usize| index.to_le_bytes()[0])
-                    .collect();
+                let stub: Vec<u8> = (0..length).map(|index: usize| index.to_le_bytes()[0]).collect();
                 pair.ask(syntax, 0, drep, &stub);
                 let call = pair.receive().unwrap().unwrap();
                 assert_eq!((call.opnum, call.syntax, call.drep), (0, syntax, drep));
@@ -126,19 +105,13 @@ fn a_call_and_its_answer_go_through_in_both_byte_orders_and_any_number_of_fragme
 
 #[test]
 fn an_unknown_operation_is_a_fault_and_the_association_goes_on() {
-    let mut pair = Pair::bound(
-        server(),
-        &Proposal::one(Interface::KMS, TransferSyntax::Ndr),
-    );
+    let mut pair = Pair::bound(server(), &Proposal::one(Interface::KMS, TransferSyntax::Ndr));
     pair.ask(TransferSyntax::Ndr, 1, LE, &[0; 8]);
     assert_eq!(pair.receive(), Ok(None));
     assert_eq!(pair.reply(), Reply::Fault(FaultStatus::OP_RNG_ERROR));
     pair.ask(TransferSyntax::Ndr, 0, LE, &[7]);
     let call = pair.receive().unwrap().unwrap();
-    pair.server.answer(
-        &call,
-        Answer::Fault(FaultStatus::SERVER_TOO_BUSY),
-        &mut pair.to_client,
-    );
+    pair.server
+        .answer(&call, Answer::Fault(FaultStatus::SERVER_TOO_BUSY), &mut pair.to_client);
     assert_eq!(pair.reply(), Reply::Fault(FaultStatus::SERVER_TOO_BUSY));
 }

@@ -181,12 +181,8 @@ impl BindAck {
             for result in self.results.iter().take(255) {
                 let (number, reason, syntax) = match *result {
                     ContextResult::Accepted(syntax) => (0, 0, syntax),
-                    ContextResult::UserRejection(RejectReason(reason)) => {
-                        (1, reason, SyntaxId::NONE)
-                    }
-                    ContextResult::ProviderRejection(RejectReason(reason)) => {
-                        (2, reason, SyntaxId::NONE)
-                    }
+                    ContextResult::UserRejection(RejectReason(reason)) => (1, reason, SyntaxId::NONE),
+                    ContextResult::ProviderRejection(RejectReason(reason)) => (2, reason, SyntaxId::NONE),
                     ContextResult::Features(bits) => (3, bits, SyntaxId::NONE),
                 };
                 writer.u16(number);

@@ -31,11 +31,7 @@ impl RequestHead {
             alloc_hint: reader.u32()?,
             context_id: reader.u16()?,
             opnum: reader.u16()?,
-            object: header
-                .flags
-                .has(Flags::OBJECT)
-                .then(|| reader.uuid())
-                .transpose()?,
+            object: header.flags.has(Flags::OBJECT).then(|| reader.uuid()).transpose()?,
         };
         let length = reader.position();
         body.advance(length);
@@ -140,10 +136,7 @@ impl Fragmented<'_> {
         let head = Header::LENGTH + HEAD + object.1;
         out.reserve(self.stub.len() + head);
         let mut left = self.stub.len();
-        for (chunk, ends) in fragments(
-            self.stub,
-            usize::from(self.max_fragment).saturating_sub(head),
-        ) {
+        for (chunk, ends) in fragments(self.stub, usize::from(self.max_fragment).saturating_sub(head)) {
             let mut header = Header::new(self.kind, self.drep, self.call_id);
             header.minor = self.minor;
             header.flags = ends | object.0;
@@ -169,11 +162,7 @@ fn fragments(stub: &[u8], room: usize) -> impl Iterator<Item = (&[u8], Flags)> {
     (0..count).map(move |index| {
         let chunk = stub.chunks(size).nth(index).unwrap_or_default();
         let first = if index == 0 { Flags::FIRST } else { Flags(0) };
-        let last = if index + 1 == count {
-            Flags::LAST
-        } else {
-            Flags(0)
-        };
+        let last = if index + 1 == count { Flags::LAST } else { Flags(0) };
         (chunk, first | last)
     })
 }

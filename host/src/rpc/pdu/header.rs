@@ -260,12 +260,7 @@ pub(crate) fn write_pdu(out: &mut BytesMut, header: &Header, body: impl FnOnce(&
     const FRAG_LENGTH: usize = 8;
 
     let mut writer = Writer::new(out, header.drep.order());
-    writer.bytes(&[
-        header.major,
-        header.minor,
-        header.kind.number(),
-        header.flags.0,
-    ]);
+    writer.bytes(&[header.major, header.minor, header.kind.number(), header.flags.0]);
     writer.bytes(&header.drep.0);
     writer.u16(header.frag_length);
     writer.u16(header.auth_length);

@@ -1,0 +1,78 @@
+//! The admin endpoint, on a port of its own: metrics, probes, status and a page for people. Read-only.
+//!
+//! | path | for |
+//! |---|---|
+//! | `/metrics` | Prometheus (OpenMetrics text) |
+//! | `/healthz` | liveness: the process answers |
+//! | `/readyz` | readiness: started and not draining. Never tied to licensed hosts: if all of them are away, other replicas fare no better |
+//! | `/status` | JSON, see [`Status`] |
+//! | `/` | the page |
+
+mod page;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Json};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use status::{ConfigStatus, Connections, LedgerStatus, ReloadResult, Source, Status};
+
+use crate::metrics::Now;
+
+/// Serves the admin endpoint until `token` is cancelled.
+pub async fn serve(listener: TcpListener, source: Arc<Source>, token: CancellationToken) {
+    let app = Router::new()
+        .route("/", get(page))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .with_state(source);
+    let ended = axum::serve(listener, app)
+        .with_graceful_shutdown(token.cancelled_owned())
+        .await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "the admin endpoint ended");
+    }
+}
+
+async fn metrics(State(source): State<Arc<Source>>) -> impl IntoResponse {
+    let now = Now {
+        connections: u64::try_from(source.admission.open()).unwrap_or(u64::MAX),
+        sources: u64::try_from(source.admission.sources()).unwrap_or(u64::MAX),
+        draining: source.is_draining(),
+    };
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], source.metrics.encode(now))
+}
+
+async fn readyz(State(source): State<Arc<Source>>) -> impl IntoResponse {
+    if source.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if source.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+    }
+}
+
+async fn status(State(source): State<Arc<Source>>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], Json(source.status().await))
+}
+
+async fn page(State(source): State<Arc<Source>>) -> impl IntoResponse {
+    let headers: [(HeaderName, String); 5] = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
+        (header::CONTENT_SECURITY_POLICY, page::content_security_policy()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    (headers, page::render(&source.status().await))
+}

@@ -1,0 +1,202 @@
+//! What the replica says of itself: one value, shown as JSON, as the page and by `kmsctl status`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::admission::Admission;
+use crate::ledger::{ApplicationCount, Ledger, Millis, StoredEvent};
+use crate::metrics::Metrics;
+use crate::relay::{LicensedHostStatus, Relay};
+
+/// How long the ledger's store may take to answer for a status.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Events shown.
+const RECENT: usize = 20;
+
+/// The state of a host replica.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The replica's name.
+    pub name: String,
+    /// `relay` or `rehearsal`.
+    pub mode: &'static str,
+    /// Version of the program.
+    pub version: &'static str,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Whether clients are served.
+    pub ready: bool,
+    /// Whether it stops.
+    pub draining: bool,
+    /// The configuration in use.
+    pub config: ConfigStatus,
+    /// Connections of clients.
+    pub connections: Connections,
+    /// Requests since the start by what the client got.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// Clients refused since the start, by reason.
+    pub refusals: BTreeMap<&'static str, u64>,
+    /// Licensed hosts, in relay mode.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub licensed_hosts: Vec<LicensedHostStatus>,
+    /// The ledger.
+    pub ledger: LedgerStatus,
+}
+
+/// The configuration in use.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStatus {
+    /// 1 at the start, one more with each reload.
+    pub generation: u64,
+    /// How the last change of the file ended; none before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reload: Option<ReloadResult>,
+    /// Fields that were changed in the file and wait for a restart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// How a change of the configuration file ended.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReloadResult {
+    /// When, in seconds since the start.
+    pub uptime_seconds: u64,
+    /// Whether the new configuration is in use.
+    pub applied: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Connections of clients.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connections {
+    /// Open now.
+    pub open: usize,
+    /// Sources connected now.
+    pub sources: usize,
+    /// Accepted since the start.
+    pub accepted: u64,
+}
+
+/// The ledger.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerStatus {
+    /// Whether its store answered now.
+    pub available: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Counts and totals by application.
+    pub counts: Vec<ApplicationCount>,
+    /// The newest events, newest first.
+    pub recent_events: Vec<StoredEvent>,
+}
+
+/// Where the status comes from.
+pub struct Source {
+    /// The replica's name.
+    pub name: String,
+    /// When it started.
+    pub started: Instant,
+    /// Its metrics.
+    pub metrics: Arc<Metrics>,
+    /// Its admission.
+    pub admission: Arc<Admission>,
+    /// Its relay, in relay mode.
+    pub relay: Option<Arc<Relay>>,
+    /// Its ledger.
+    pub ledger: Option<Arc<dyn Ledger>>,
+    /// The configuration's state.
+    pub config: Mutex<ConfigStatus>,
+    /// Set once clients are served.
+    pub ready: AtomicBool,
+    /// Set when it begins to stop.
+    pub draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// Whether clients are served.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Whether it stops.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The state now.
+    pub async fn status(&self) -> Status {
+        let ledger = self.ledger().await;
+        let now = Instant::now();
+        Status {
+            name: self.name.clone(),
+            mode: if self.relay.is_some() { "relay" } else { "rehearsal" },
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            ready: self.is_ready() && !self.is_draining(),
+            draining: self.is_draining(),
+            config: self.config.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            connections: Connections {
+                open: self.admission.open(),
+                sources: self.admission.sources(),
+                accepted: self.metrics.connections.get(),
+            },
+            requests: self.metrics.requests().collect(),
+            refusals: self.metrics.refusals().collect(),
+            licensed_hosts: self.relay.as_ref().map(|relay| relay.status(now)).unwrap_or_default(),
+            ledger,
+        }
+    }
+
+    async fn ledger(&self) -> LedgerStatus {
+        let Some(ledger) = &self.ledger else {
+            return LedgerStatus::default();
+        };
+        let reading = async {
+            let counts = ledger.counts(wall_clock()).await?;
+            let recent_events = ledger.recent_events(RECENT).await?;
+            Ok::<_, crate::ledger::LedgerError>((counts, recent_events))
+        };
+        match tokio::time::timeout(LEDGER_PATIENCE, reading).await {
+            Ok(Ok((counts, recent_events))) => LedgerStatus {
+                available: true,
+                error: None,
+                counts,
+                recent_events,
+            },
+            Ok(Err(error)) => LedgerStatus {
+                error: Some(error.to_string()),
+                ..LedgerStatus::default()
+            },
+            Err(_) => LedgerStatus {
+                error: Some("its store did not answer in time".to_owned()),
+                ..LedgerStatus::default()
+            },
+        }
+    }
+}
+
+/// The wall clock, where the edge needs it.
+fn wall_clock() -> Millis {
+    Millis(jiff::Timestamp::now().as_millisecond())
+}

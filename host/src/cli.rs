@@ -1,0 +1,88 @@
+//! The command line of `kms-host`.
+//!
+//! Exit codes: 0 it ended because it was told to, 1 it could not run, 2 the configuration or the command line is wrong.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{HostConfig, LogFormat, WatchedFile};
+use crate::run::{Listeners, run};
+use crate::telemetry;
+
+/// A KMS endpoint: a relay to licensed KMS hosts, or a rehearsal host for drills.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Args {
+    /// The configuration file. Its changes are taken over while it runs.
+    #[arg(long, env = "KMS_HOST_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration file, print every problem in it, and end.
+    #[arg(long)]
+    check: bool,
+    /// Form of the log's lines; wins over the file's `log.format`.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+const RUN_FAILED: u8 = 1;
+const CONFIG_WRONG: u8 = 2;
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let (mut config, file) = match WatchedFile::open(&args.config) {
+        Ok(opened) => opened,
+        Err(error) => {
+            eprintln!("{:#}", anyhow::Error::from(error));
+            return ExitCode::from(CONFIG_WRONG);
+        }
+    };
+    if args.check {
+        println!("{}: good", args.config.display());
+        return ExitCode::SUCCESS;
+    }
+    if let Some(format) = args.log_format {
+        config.log.format = format;
+    }
+    telemetry::init(&config.log);
+    match serve(config, file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(RUN_FAILED)
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(config: HostConfig, file: WatchedFile) -> anyhow::Result<()> {
+    let token = CancellationToken::new();
+    tokio::spawn(cancel_when_told(token.clone())?);
+    let listeners = Listeners::bind(&config)?;
+    run(config, Some(file), listeners, token).await?;
+    Ok(())
+}
+
+/// A second signal ends the process at once, as does the system's default.
+fn cancel_when_told(token: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut told = async move || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(async move {
+        told().await;
+        token.cancel();
+        told().await;
+        tracing::warn!("told twice: ending at once");
+        std::process::exit(i32::from(RUN_FAILED));
+    })
+}

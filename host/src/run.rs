@@ -1,0 +1,283 @@
+//! A host replica from its start to its end.
+//!
+//! ```text
+//! Listeners::bind --> run: ledger, relay | rehearsal, server, admin endpoint --> ready
+//!                       reloads while it runs
+//!     token cancelled: not ready --> accept no more --> requests in flight finish --> ledger written --> admin ends
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, ConfigStatus, ReloadResult, Source};
+use crate::admission::{Admission, Rules};
+use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, WatchedFile};
+use crate::metrics::Metrics;
+use crate::relay::{self, Relay};
+use crate::rpc::Offer;
+use crate::serve::{self, Drained, ListenError, Patience, Server, Service};
+
+/// How often sources whose rate is restored are forgotten.
+const TRIM_EVERY: Duration = Duration::from_secs(5);
+
+/// The sockets of a replica, bound before it runs: whoever starts it knows its addresses.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub clients: Vec<TcpListener>,
+    /// For the admin endpoint.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the configured addresses. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// The first address that cannot be listened on.
+    pub fn bind(config: &HostConfig) -> Result<Self, ListenError> {
+        // With an IPv4 address beside it, an IPv6 wildcard must leave IPv4 alone.
+        let v6_only = config.listen.iter().any(SocketAddr::is_ipv4);
+        let clients = config
+            .listen
+            .iter()
+            .map(|address| serve::listen(*address, v6_only))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            clients,
+            admin: serve::listen(config.admin.listen, false)?,
+        })
+    }
+}
+
+/// Why a replica cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration was not checked: it has neither mode.
+    #[error("neither `relay` nor `rehearsal` is configured: set one of them")]
+    NoMode,
+    /// Signals cannot be waited for.
+    #[error("cannot wait for SIGHUP")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs a replica until `token` is cancelled and its clients are served.
+///
+/// `file` is the file that `config` came from; its changes are taken over while the replica runs.
+///
+/// # Errors
+/// What is missing to start.
+pub async fn run(
+    config: HostConfig,
+    file: Option<WatchedFile>,
+    listeners: Listeners,
+    token: CancellationToken,
+) -> Result<Drained, RunError> {
+    let replica = Replica::start(config, listeners, &token)?;
+    let reloads = replica.reloads(file)?;
+    tokio::select! {
+        () = token.cancelled() => {}
+        () = reloads => {}
+    }
+    Ok(replica.stop().await)
+}
+
+struct Replica {
+    config: Arc<Mutex<HostConfig>>,
+    source: Arc<Source>,
+    server: Arc<Server>,
+    /// Ends what runs beside the connections, once those have ended.
+    beside: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Replica {
+    fn start(config: HostConfig, listeners: Listeners, token: &CancellationToken) -> Result<Self, RunError> {
+        let metrics = Arc::new(Metrics::new());
+        metrics.config_generation.set(1);
+        metrics.config_good.set(1);
+        let admission = Arc::new(Admission::new(Rules::new(&config.clients)));
+        let relay = config
+            .relay
+            .as_ref()
+            .map(|config| Arc::new(Relay::new(config, Arc::clone(&metrics))));
+        let service = relay
+            .clone()
+            .map(|relay| relay as Arc<dyn Service>)
+            .ok_or(RunError::NoMode)?;
+        let server = Arc::new(Server::new(
+            service,
+            Arc::clone(&admission),
+            Arc::clone(&metrics),
+            offer(&config),
+            Patience::new(&config.clients),
+            token.child_token(),
+        ));
+        let source = Arc::new(Source {
+            name: config.name.clone(),
+            started: Instant::now(),
+            metrics,
+            admission: Arc::clone(&admission),
+            relay: relay.clone(),
+            ledger: None,
+            config: Mutex::new(ConfigStatus {
+                generation: 1,
+                last_reload: None,
+                needs_restart: Vec::new(),
+            }),
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        });
+        let (tasks, beside) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(admin::serve(listeners.admin, Arc::clone(&source), beside.clone()));
+        if let Some(relay) = relay {
+            tasks.spawn(relay::upkeep(relay, beside.clone()));
+        }
+        tasks.spawn(beside.clone().run_until_cancelled_owned(trim(admission)));
+        for listener in listeners.clients {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(server.addr = %address, "serving clients");
+            }
+            tasks.spawn(serve::accept(listener, Arc::clone(&server)));
+        }
+        source.ready.store(true, Ordering::Relaxed);
+        Ok(Self {
+            config: Arc::new(Mutex::new(config)),
+            source,
+            server,
+            beside,
+            tasks,
+        })
+    }
+
+    /// Takes over changes of the file for as long as it is polled. Without a file it does nothing.
+    fn reloads(&self, file: Option<WatchedFile>) -> Result<impl Future<Output = ()> + use<'_>, RunError> {
+        let mut hangups = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+        Ok(async move {
+            let Some(mut file) = file else {
+                return std::future::pending().await;
+            };
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            loop {
+                tokio::select! {
+                    _ = looks.tick() => {}
+                    _ = hangups.recv() => {}
+                }
+                match file.look() {
+                    Look::Same => {}
+                    Look::Good(new) => self.apply(*new),
+                    Look::Bad(error) => self.refuse(&error),
+                }
+            }
+        })
+    }
+
+    fn apply(&self, new: HostConfig) {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let needs_restart = config.needs_restart(&new);
+        self.source.admission.replace(Rules::new(&new.clients));
+        if let (Some(relay), Some(relay_config)) = (&self.source.relay, &new.relay) {
+            relay.replace(relay_config);
+        }
+        self.server.replace(offer(&new), Patience::new(&new.clients));
+        // What waits for a restart stays as it is, so that it is still seen to differ at the next change.
+        let HostConfig {
+            name,
+            listen,
+            admin,
+            log,
+            ..
+        } = config.clone();
+        *config = HostConfig {
+            name,
+            listen,
+            admin,
+            log,
+            ..new
+        };
+        drop(config);
+        self.source.metrics.reloaded(true);
+        let generation = self.source.metrics.config_generation.inc() + 1;
+        if needs_restart.is_empty() {
+            tracing::info!(generation, "changed configuration in use");
+        } else {
+            let fields = needs_restart.join(", ");
+            tracing::warn!(
+                generation,
+                fields,
+                "changed configuration in use, but some fields wait for a restart"
+            );
+        }
+        let mut status = self.source.config.lock().unwrap_or_else(PoisonError::into_inner);
+        status.generation += 1;
+        status.needs_restart = needs_restart;
+        status.last_reload = Some(self.result(None));
+    }
+
+    fn refuse(&self, error: &ReadError) {
+        self.source.metrics.reloaded(false);
+        let summary = match error {
+            ReadError::Wrong(problems) => problems.summary(),
+            ReadError::Unreadable { source, .. } => format!("{error}: {source}"),
+        };
+        tracing::error!(
+            error = summary,
+            "changed configuration refused; the one before stays in use"
+        );
+        let mut status = self.source.config.lock().unwrap_or_else(PoisonError::into_inner);
+        status.last_reload = Some(self.result(Some(summary)));
+    }
+
+    fn result(&self, error: Option<String>) -> ReloadResult {
+        ReloadResult {
+            uptime_seconds: self.source.started.elapsed().as_secs(),
+            applied: error.is_none(),
+            error,
+        }
+    }
+
+    async fn stop(self) -> Drained {
+        self.source.draining.store(true, Ordering::Relaxed);
+        let grace = self
+            .config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain_grace_period
+            .get();
+        tracing::info!(
+            seconds = grace.as_secs(),
+            "draining: no new clients, requests in flight finish"
+        );
+        let drained = self.server.drained(grace).await;
+        match drained {
+            Drained::Finished => tracing::info!("drained: every request in flight has finished"),
+            Drained::Cut(connections) => {
+                tracing::warn!(connections, "the grace period ended first; connections were cut");
+            }
+        }
+        self.beside.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        drained
+    }
+}
+
+fn offer(config: &HostConfig) -> Offer {
+    config
+        .relay
+        .as_ref()
+        .map_or_else(Offer::kms, |relay| relay.interface.offer())
+}
+
+async fn trim(admission: Arc<Admission>) {
+    loop {
+        tokio::time::sleep(TRIM_EVERY).await;
+        admission.trim();
+    }
+}

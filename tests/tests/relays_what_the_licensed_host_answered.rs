@@ -1,0 +1,266 @@
+//! The relay answers with what a licensed host answered, asks another only if none has answered, and never two at once.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kms_host::rpc::{
+    ByteOrder, ConnectOptions, Connection, DataRepresentation, FaultStatus, Interface, Proposal, Reply, TransferSyntax,
+    stub,
+};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use system_tests::replica::{Replica, eventually};
+use system_tests::stand_in::{Does, StandIn};
+
+fn relay_to(hosts: &[(&str, &StandIn)], more: &str) -> String {
+    let hosts: Vec<String> = hosts.iter().map(|(name, host)| host.item(name)).collect();
+    format!("relay:\n  licensedHosts: [{}]\n{more}", hosts.join(", "))
+}
+
+async fn connect(replica: &Replica, syntax: TransferSyntax) -> Result<Connection> {
+    let options = ConnectOptions {
+        proposal: Proposal::one(Interface::KMS, syntax),
+        ..ConnectOptions::default()
+    };
+    Ok(Connection::connect(replica.address, &options).await?)
+}
+
+/// One new connection, one call.
+async fn ask(replica: &Replica, stub: &[u8]) -> Result<Reply> {
+    let mut connection = connect(replica, TransferSyntax::Ndr).await?;
+    Ok(connection.call(0, DataRepresentation::LITTLE_ENDIAN, stub).await?)
+}
+
+fn answered(reply: Reply) -> Result<Vec<u8>> {
+    match reply {
+        Reply::Stub(stub, _) => Ok(stub.to_vec()),
+        Reply::Fault(status) => anyhow::bail!("a fault: {status}"),
+    }
+}
+
+#[tokio::test]
+async fn the_stubs_are_carried_byte_for_byte_in_both_syntaxes_and_byte_orders() -> Result<()> {
+    let host = StandIn::start(Does::Answers(Vec::new()))?;
+    let replica = Replica::start(&relay_to(&[("a", &host)], ""))?;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut count = 0;
+    for syntax in [TransferSyntax::Ndr, TransferSyntax::Ndr64] {
+        for order in [ByteOrder::Little, ByteOrder::Big] {
+            let mut connection = connect(&replica, syntax).await?;
+            for _ in 0..40 {
+                let stubs = (
+                    prop::collection::vec(any::<u8>(), 1..4000),
+                    prop::collection::vec(any::<u8>(), 1..20000),
+                );
+                let (request, response) = stubs.new_tree(&mut runner).map_err(anyhow::Error::msg)?.current();
+                host.now(Does::Answers(response.clone()));
+                let reply = connection.call(0, DataRepresentation::of(order), &request).await?;
+                assert_eq!(answered(reply)?, response);
+                let calls = host.calls();
+                count += 1;
+                assert_eq!(calls.len(), count, "each request was sent once");
+                let call = calls.last().context("a call")?;
+                assert_eq!(
+                    (&call.stub[..], call.syntax, call.drep),
+                    (&request[..], syntax, DataRepresentation::of(order))
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_dies_before_its_answer_is_replaced_by_the_next_without_an_error_for_the_client() -> Result<()> {
+    let (first, second) = (
+        StandIn::start(Does::Closes)?,
+        StandIn::start(Does::Answers(b"two!".to_vec()))?,
+    );
+    let replica = Replica::start(&relay_to(&[("first", &first), ("second", &second)], ""))?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!");
+    assert_eq!((first.calls().len(), second.calls().len()), (1, 1));
+    assert_eq!(replica.metric("okms_relay_retries_total").await?, 1.0);
+    assert_eq!(
+        replica
+            .metric("okms_licensed_host_calls_total{host=\"first\",result=\"broken\"}")
+            .await?,
+        1.0
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_is_too_busy_or_silent_or_away_is_replaced_by_the_next() -> Result<()> {
+    let (first, second) = (
+        StandIn::start(Does::Hangs)?,
+        StandIn::start(Does::Answers(b"two!".to_vec()))?,
+    );
+    let more = "  timeouts: {connect: 500ms, call: 300ms}\n  health: {ejectAfter: 100, probeInterval: 0s}\n";
+    let replica = Replica::start(&relay_to(&[("first", &first), ("second", &second)], more))?;
+    assert_eq!(
+        answered(ask(&replica, b"request").await?)?,
+        b"two!",
+        "the first is silent"
+    );
+    for busy in [
+        FaultStatus::SERVER_TOO_BUSY,
+        FaultStatus::WIN32_SERVER_TOO_BUSY,
+        FaultStatus::WIN32_SERVER_UNAVAILABLE,
+    ] {
+        first.now(Does::Faults(busy));
+        assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!", "{busy}");
+    }
+    drop(first);
+    assert_eq!(
+        answered(ask(&replica, b"request").await?)?,
+        b"two!",
+        "the first is away"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_return_code_and_a_fault_about_the_request_are_answers_and_no_second_host_is_asked() -> Result<()> {
+    let refusal = stub::encode_response(TransferSyntax::Ndr, ByteOrder::Little, None, 0xC004_F042).to_vec();
+    let (first, second) = (
+        StandIn::start(Does::Answers(refusal.clone()))?,
+        StandIn::start(Does::Closes)?,
+    );
+    let replica = Replica::start(&relay_to(&[("first", &first), ("second", &second)], ""))?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, refusal);
+    first.now(Does::Faults(FaultStatus::BAD_STUB_DATA));
+    assert!(matches!(
+        ask(&replica, b"request").await?,
+        Reply::Fault(FaultStatus::BAD_STUB_DATA)
+    ));
+    assert_eq!((first.calls().len(), second.calls().len()), (2, 0));
+    assert_eq!(replica.metric("okms_answers_total{code=\"0xC004F042\"}").await?, 1.0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_host_closed_meanwhile_is_no_failure() -> Result<()> {
+    let host = StandIn::start(Does::Answers(b"one!".to_vec()))?;
+    let more = "  health: {ejectAfter: 1, probeInterval: 0s}\n";
+    let replica = Replica::start(&relay_to(&[("host", &host)], more))?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"one!");
+    // The host restarts: its connections are closed, its port is the same.
+    let address = host.address;
+    drop(host);
+    let restarted = restart(address).await?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"one!");
+    assert_eq!(restarted.calls().len(), 1);
+    assert_eq!(replica.metric("okms_licensed_host_up{host=\"host\"}").await?, 1.0);
+    Ok(())
+}
+
+async fn restart(address: std::net::SocketAddr) -> Result<StandIn> {
+    let mut started = None;
+    eventually("the port is free again", async || {
+        started = StandIn::start_at(address, Does::Answers(b"one!".to_vec())).ok();
+        started.is_some()
+    })
+    .await?;
+    started.context("started")
+}
+
+#[tokio::test]
+async fn an_ejected_host_gets_no_request_until_one_trial_proves_it_well() -> Result<()> {
+    let (first, second) = (
+        StandIn::start(Does::Closes)?,
+        StandIn::start(Does::Answers(b"two!".to_vec()))?,
+    );
+    let more = "  health: {ejectAfter: 3, ejectFor: 1s, probeInterval: 0s}\n";
+    let replica = Replica::start(&relay_to(&[("first", &first), ("second", &second)], more))?;
+    for _ in 0..10 {
+        assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!");
+    }
+    assert_eq!(first.calls().len(), 3, "three failures in a row ejected it");
+    assert_eq!(replica.metric("okms_licensed_host_up{host=\"first\"}").await?, 0.0);
+    let status = replica.status().await?;
+    assert_eq!(status["licensedHosts"][0]["health"], "ejected", "{status}");
+    first.now(Does::Answers(b"one!".to_vec()));
+    eventually("the trial readmits the first host", async || {
+        ask(&replica, b"request")
+            .await
+            .and_then(answered)
+            .is_ok_and(|stub| stub == b"one!")
+    })
+    .await?;
+    assert_eq!(first.calls().len(), 4, "one trial was enough");
+    assert_eq!(replica.metric("okms_licensed_host_up{host=\"first\"}").await?, 1.0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn probes_eject_a_host_that_is_away_without_costing_a_client_anything() -> Result<()> {
+    let gone = StandIn::start(Does::Closes)?;
+    let second = StandIn::start(Does::Answers(b"two!".to_vec()))?;
+    let config = relay_to(
+        &[("gone", &gone), ("second", &second)],
+        "  health: {probeInterval: 100ms, ejectFor: 60s}\n",
+    );
+    drop(gone);
+    let replica = Replica::start(&config)?;
+    replica
+        .status_becomes("the probes ejected it", |status| {
+            status["licensedHosts"][0]["health"] == "ejected"
+        })
+        .await?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!");
+    assert_eq!(replica.metric("okms_relay_retries_total").await?, 0.0);
+    assert_eq!(second.calls().len(), 1, "a probe binds, but calls nothing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_an_eligible_host_the_connection_is_closed_or_a_fault_is_sent_as_configured() -> Result<()> {
+    let gone = StandIn::start(Does::Closes)?;
+    let item = gone.item("gone");
+    drop(gone);
+    for (when, fault) in [
+        ("", false),
+        ("  whenNoHost: close\n", false),
+        ("  whenNoHost: fault\n", true),
+    ] {
+        let more = "  health: {ejectAfter: 1, ejectFor: 60s, probeInterval: 0s}\n";
+        let replica = Replica::start(&format!("relay:\n  licensedHosts: [{item}]\n{more}{when}"))?;
+        // The first finds the host away, the second finds it ejected: both get the same.
+        for _ in 0..2 {
+            let reply = ask(&replica, b"request").await;
+            if fault {
+                assert!(matches!(reply?, Reply::Fault(FaultStatus::WIN32_SERVER_UNAVAILABLE)));
+            } else {
+                assert!(reply.is_err(), "closed");
+            }
+        }
+        assert_eq!(replica.metric("okms_relay_no_host_total").await?, 2.0);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_clients_share_few_connections_and_no_request_is_at_two_hosts() -> Result<()> {
+    let answer = || Does::AnswersAfter(Duration::from_millis(20), b"done".to_vec());
+    let (first, second) = (StandIn::start(answer())?, StandIn::start(answer())?);
+    let more = "  pool: {maxConnections: 4}\n";
+    let replica = Replica::start(&relay_to(&[("first", &first), ("second", &second)], more))?;
+    let asked = (0..40u8).map(|n| {
+        let replica = &replica;
+        async move { ask(replica, &[n; 8]).await.and_then(answered) }
+    });
+    for stub in futures::future::join_all(asked).await {
+        assert_eq!(stub?, b"done");
+    }
+    assert!(first.most_at_once() <= 4, "{} at once", first.most_at_once());
+    let mut stubs: Vec<_> = first
+        .calls()
+        .into_iter()
+        .chain(second.calls())
+        .map(|call| call.stub)
+        .collect();
+    stubs.sort();
+    stubs.dedup();
+    assert_eq!((stubs.len(), first.calls().len() + second.calls().len()), (40, 40));
+    Ok(())
+}
