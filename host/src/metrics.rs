@@ -182,7 +182,13 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// All metrics at zero, and those that a part of the replica keeps by itself and registers under the same prefix.
+    pub fn with(register: impl FnOnce(&mut Registry)) -> Self {
         let mut registry = Registry::with_prefix("okms");
+        register(&mut registry);
         let connections = Counter::default();
         registry.register("connections", "Connections accepted", connections.clone());
 

@@ -6,6 +6,8 @@
 //!     token cancelled: not ready --> accept no more --> requests in flight finish --> ledger written --> admin ends
 //! ```
 
+mod rehearsal;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,10 +21,14 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, ConfigStatus, ReloadResult, Source};
 use crate::admission::{Admission, Rules};
 use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, WatchedFile};
+use crate::keyfile::KeyFileError;
+use crate::ledger::{self, BatchLimits};
 use crate::metrics::Metrics;
+use crate::rehearsal::{RehearsalHost, SiteKey};
 use crate::relay::{self, Relay};
 use crate::rpc::Offer;
 use crate::serve::{self, Drained, ListenError, Patience, Server, Service};
+use rehearsal::Rehearsal;
 
 /// How often sources whose rate is restored are forgotten.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
@@ -59,9 +65,15 @@ impl Listeners {
 /// Why a replica cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The configuration was not checked: it has neither mode.
-    #[error("neither `relay` nor `rehearsal` is configured: set one of them")]
-    NoMode,
+    /// The configuration was made without [`crate::config::load`] and breaks its rules.
+    #[error("the configuration was not checked: read it with `config::load`")]
+    NotChecked,
+    /// The ledger cannot be opened.
+    #[error("cannot open the ledger")]
+    Ledger(#[from] ledger::OpenError),
+    /// The site key cannot be read.
+    #[error("cannot read the site key")]
+    SiteKey(#[from] KeyFileError),
     /// Signals cannot be waited for.
     #[error("cannot wait for SIGHUP")]
     Signals(#[source] std::io::Error),
@@ -99,7 +111,25 @@ struct Replica {
 
 impl Replica {
     fn start(config: HostConfig, listeners: Listeners, token: &CancellationToken) -> Result<Self, RunError> {
-        let metrics = Arc::new(Metrics::new());
+        let opened = ledger::open(&config.ledger)?;
+        let rehearsal = match &config.rehearsal {
+            None => None,
+            Some(rehearsal) => {
+                let key = SiteKey::read(&rehearsal.site_key_file)?;
+                let config = rehearsal.validate().map_err(|_| RunError::NotChecked)?;
+                Some(RehearsalHost::start(
+                    config,
+                    key,
+                    opened.clone(),
+                    BatchLimits::default(),
+                ))
+            }
+        };
+        let metrics = Arc::new(Metrics::with(|registry| {
+            if let Some(rehearsal) = &rehearsal {
+                rehearsal.metrics().register(registry);
+            }
+        }));
         metrics.config_generation.set(1);
         metrics.config_good.set(1);
         let admission = Arc::new(Admission::new(Rules::new(&config.clients)));
@@ -107,10 +137,11 @@ impl Replica {
             .relay
             .as_ref()
             .map(|config| Arc::new(Relay::new(config, Arc::clone(&metrics))));
-        let service = relay
-            .clone()
-            .map(|relay| relay as Arc<dyn Service>)
-            .ok_or(RunError::NoMode)?;
+        let service: Arc<dyn Service> = match (relay.clone(), rehearsal) {
+            (Some(relay), None) => relay,
+            (None, Some(rehearsal)) => Arc::new(Rehearsal(rehearsal)),
+            _ => return Err(RunError::NotChecked),
+        };
         let server = Arc::new(Server::new(
             service,
             Arc::clone(&admission),
@@ -125,7 +156,7 @@ impl Replica {
             metrics,
             admission: Arc::clone(&admission),
             relay: relay.clone(),
-            ledger: None,
+            ledger: opened.ledger,
             config: Mutex::new(ConfigStatus {
                 generation: 1,
                 last_reload: None,

@@ -116,7 +116,7 @@ pub struct Source {
     /// Its relay, in relay mode.
     pub relay: Option<Arc<Relay>>,
     /// Its ledger.
-    pub ledger: Option<Arc<dyn Ledger>>,
+    pub ledger: Arc<dyn Ledger>,
     /// The configuration's state.
     pub config: Mutex<ConfigStatus>,
     /// Set once clients are served.
@@ -169,9 +169,7 @@ impl Source {
     }
 
     async fn ledger(&self) -> LedgerStatus {
-        let Some(ledger) = &self.ledger else {
-            return LedgerStatus::default();
-        };
+        let ledger = &self.ledger;
         let reading = async {
             let counts = ledger.counts(wall_clock()).await?;
             let recent_events = ledger.recent_events(RECENT).await?;

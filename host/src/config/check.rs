@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::Period;
 use super::problem::Problem;
 use super::tree::{Node, Step};
+use crate::ledger::config::ConfigProblem;
 
 /// Collects what is wrong with a decoded document.
 pub(super) struct Check<'d> {
@@ -41,6 +42,14 @@ impl<'d> Check<'d> {
             message: message.to_string(),
             hint: Some(hint.to_string()),
         });
+    }
+
+    /// Notes the problems that a section's owner found; their paths begin at the section.
+    pub(super) fn section(&mut self, name: &str, problems: Vec<ConfigProblem>) {
+        for ConfigProblem { path, message, hint } in problems {
+            let path: Vec<Step> = [key(name)].into_iter().chain(path).collect();
+            self.problem(path, message, hint);
+        }
     }
 
     pub(super) fn range<T: PartialOrd + Display>(&mut self, path: impl IntoPath, value: T, range: RangeInclusive<T>) {

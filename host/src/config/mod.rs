@@ -34,6 +34,9 @@ pub use watch::{LOOK_EVERY, Look, ReadError, WatchedFile};
 
 use check::Check;
 
+use crate::ledger::LedgerConfig;
+use crate::rehearsal::RehearsalConfig;
+
 /// Port of the admin endpoint.
 pub const ADMIN_PORT: u16 = 9688;
 
@@ -47,6 +50,9 @@ pub struct HostConfig {
     /// Answer with what licensed hosts answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayConfig>,
+    /// Answer rehearsal clients, as a stand-in for licensed hosts. A change needs a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<RehearsalConfig>,
     /// Addresses on which clients are served. A change needs a restart.
     #[serde(default = "default_listen")]
     pub listen: Vec<SocketAddr>,
@@ -56,6 +62,9 @@ pub struct HostConfig {
     /// Who may connect, and how much.
     #[serde(default)]
     pub clients: ClientsConfig,
+    /// Where clients, counts and events are recorded. A change needs a restart.
+    #[serde(default)]
+    pub ledger: LedgerConfig,
     /// How long requests in flight may take to finish when the replica is told to stop.
     #[serde(default = "default_drain")]
     pub drain_grace_period: Period,
@@ -149,12 +158,18 @@ impl HostConfig {
                 "use the pod's or the machine's name",
             );
         }
-        if self.relay.is_none() {
-            check.problem(
+        match (&self.relay, &self.rehearsal) {
+            (None, None) => check.problem(
                 ["relay"],
                 "neither `relay` nor `rehearsal` is set",
                 "set `relay` with the licensed hosts, or `rehearsal` for drills",
-            );
+            ),
+            (Some(_), Some(_)) => check.problem(
+                ["rehearsal"],
+                "is set beside `relay`",
+                "a replica is one or the other: remove one of the two",
+            ),
+            _ => {}
         }
         if self.listen.is_empty() || self.listen.len() > 16 {
             check.problem(
@@ -166,6 +181,10 @@ impl HostConfig {
         if let Some(relay) = &self.relay {
             relay.check(check);
         }
+        if let Some(rehearsal) = &self.rehearsal {
+            check.section("rehearsal", rehearsal.problems());
+        }
+        check.section("ledger", self.ledger.problems());
         self.clients.check(check);
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             check.problem(

@@ -132,3 +132,17 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn sections_of_other_parts_are_checked_at_their_places() {
+    let found = problems(
+        "relay: {licensedHosts: [{name: a, address: b}]}\nrehearsal:\n  siteKeyFile: /k\n  activationIntervalMinutes: 5\nledger:\n  redis: {addresses: []}\n",
+    );
+    let at: Vec<_> = found
+        .iter()
+        .map(|(line, column, text)| (*line, *column, text.split(':').next().unwrap_or("")))
+        .collect();
+    assert!(at.contains(&(2, 1, "rehearsal")), "{found:?}");
+    assert!(at.contains(&(4, 3, "rehearsal.activationIntervalMinutes")), "{found:?}");
+    assert!(at.contains(&(6, 11, "ledger.redis.addresses")), "{found:?}");
+}

@@ -110,6 +110,8 @@ impl HostConfig {
         [
             ("name", self.name != new.name),
             ("relay", self.relay.is_some() != new.relay.is_some()),
+            ("rehearsal", self.rehearsal != new.rehearsal),
+            ("ledger", self.ledger != new.ledger),
             ("listen", self.listen != new.listen),
             ("admin", self.admin != new.admin),
             ("log", self.log != new.log),
