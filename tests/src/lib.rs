@@ -1,5 +1,7 @@
 //! Support for whole-system tests: starts real servers and ends them with the test.
 
 pub mod http;
+pub mod pcap;
+pub mod peer;
 pub mod replica;
 pub mod stand_in;

@@ -231,6 +231,14 @@ impl Connection {
         self.server
     }
 
+    /// Our own address on this connection.
+    ///
+    /// # Errors
+    /// When the system no longer knows the socket's address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
     /// The transfer syntax that [`call`](Self::call) uses: the first that was accepted.
     #[must_use]
     pub fn syntax(&self) -> Option<TransferSyntax> {

@@ -239,6 +239,19 @@ impl Header {
         }
     }
 
+    /// Appends the header as it is: for a PDU without a body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.write(&mut Writer::new(out, self.drep.order()));
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.bytes(&[self.major, self.minor, self.kind.number(), self.flags.0]);
+        writer.bytes(&self.drep.0);
+        writer.u16(self.frag_length);
+        writer.u16(self.auth_length);
+        writer.u32(self.call_id);
+    }
+
     /// A header to write: version 5.0, whole, not authenticated. The length is set by [`write_pdu`].
     pub(crate) const fn new(kind: PacketType, drep: DataRepresentation, call_id: u32) -> Self {
         Self {
