@@ -12,8 +12,8 @@ const HOURS: i64 = 24;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asks {
     /// The latest hour counted.
-    pub(super) latest: i64,
-    pub(super) counters: [u8; 24],
+    latest: i64,
+    counters: [u8; 24],
 }
 
 impl Asks {
@@ -23,6 +23,22 @@ impl Asks {
             latest: at.0.div_euclid(HOUR_MS),
             counters: [0; 24],
         }
+    }
+
+    /// Reads what the Redis scripts store: the latest hour (i32, big-endian), then the counters.
+    pub(super) fn from_stored(bytes: &[u8; 28]) -> Self {
+        let mut asks = Self {
+            latest: 0,
+            counters: [0; 24],
+        };
+        if let Some((latest, counters)) = bytes.split_first_chunk() {
+            asks.latest = i32::from_be_bytes(*latest).into();
+            asks.counters
+                .iter_mut()
+                .zip(counters)
+                .for_each(|(to, from)| *to = *from);
+        }
+        asks
     }
 
     pub(super) fn add(&mut self, at: Millis) {

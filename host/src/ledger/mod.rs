@@ -11,6 +11,8 @@ pub mod counting;
 mod key;
 pub mod memory;
 mod open;
+mod queue;
+mod redis;
 
 use std::fmt;
 
@@ -19,6 +21,7 @@ pub use config::LedgerConfig;
 pub use key::LedgerKey;
 pub use memory::MemoryLedger;
 pub use open::{OpenError, Opened, open};
+pub use queue::{ObservationQueue, QueueLimits, QueueStats};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};

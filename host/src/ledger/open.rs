@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Ledger, LedgerConfig, LedgerKey, MemoryLedger, config::ConfigProblem};
+use super::{Ledger, LedgerConfig, LedgerKey, MemoryLedger, config::ConfigProblem, redis::RedisLedger};
 use crate::keyfile::KeyFileError;
 
 /// A ledger and the key to it: the one stores, the other gives clients their pseudonyms.
@@ -43,8 +43,9 @@ pub fn open(config: &LedgerConfig) -> Result<Opened, OpenError> {
         Some(path) => LedgerKey::read(path)?,
         None => LedgerKey::ephemeral()?,
     };
-    Ok(Opened {
-        ledger: Arc::new(MemoryLedger::new()),
-        key,
-    })
+    let ledger: Arc<dyn Ledger> = match &config.redis {
+        Some(redis) => Arc::new(RedisLedger::start(redis, key.clone())),
+        None => Arc::new(MemoryLedger::new()),
+    };
+    Ok(Opened { ledger, key })
 }

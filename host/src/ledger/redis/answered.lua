@@ -1,0 +1,44 @@
+-- Writes which licensed host answered which client.
+-- KEYS: seen (client by time of its last answer), answers (client to record), hosts (host to number of its clients)
+-- ARGV: for each answer: client, host, time ms
+-- A record is: latest hour asked (i32, big-endian) | 24 hourly counters | host. asks.rs explains the counters.
+local HOUR_MS = 3600000
+
+local function one_less(host)
+  if redis.call('HINCRBY', KEYS[3], host, -1) <= 0 then redis.call('HDEL', KEYS[3], host) end
+end
+
+for i = 1, #ARGV, 3 do
+  local client, host, at = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local hour = math.floor(at / HOUR_MS)
+  local before = redis.call('HGET', KEYS[2], client)
+  local latest, counters, answered_by = hour, nil, nil
+  if before then
+    latest, counters, answered_by = struct.unpack('>i4', before), {string.byte(before, 5, 28)}, string.sub(before, 29)
+  else
+    counters = {}
+    for slot = 1, 24 do counters[slot] = 0 end
+  end
+  if hour > latest - 24 then
+    for passed = math.max(latest + 1, hour - 23), hour do counters[passed % 24 + 1] = 0 end
+    latest = math.max(latest, hour)
+    local slot = hour % 24 + 1
+    counters[slot] = math.min(counters[slot] + 1, 255)
+  end
+  if redis.call('ZADD', KEYS[1], 'GT', 'CH', ARGV[i + 2], client) == 1 and host ~= answered_by then
+    if answered_by then one_less(answered_by) end
+    redis.call('HINCRBY', KEYS[3], host, 1)
+    answered_by = host
+  end
+  redis.call('HSET', KEYS[2], client, struct.pack('>i4', latest) .. string.char(unpack(counters)) .. answered_by)
+end
+
+local beyond = redis.call('ZCARD', KEYS[1]) - ROUTES_KEPT
+if beyond > 0 then
+  for _, client in ipairs(redis.call('ZRANGE', KEYS[1], 0, beyond - 1)) do
+    one_less(string.sub(redis.call('HGET', KEYS[2], client), 29))
+    redis.call('HDEL', KEYS[2], client)
+  end
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, beyond - 1)
+end
+return 0

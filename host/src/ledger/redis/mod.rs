@@ -1,0 +1,349 @@
+//! The ledger in Redis (6.2 or later) or Valkey, shared by replicas.
+//!
+//! Each operation is one Lua script called by its hash, or one command, so each is atomic and takes one round trip.
+//! All keys of one resource carry one hash tag and so lie in one slot of a cluster.
+//!
+//! | key | type | content |
+//! |---|---|---|
+//! | `applications` | set | IDs of applications that were asked for |
+//! | `clients:APPLICATION` | sorted set | pseudonym by time last seen, ms: the client table |
+//! | `guard:APPLICATION` | sorted set | pseudonym by time of its last request, us: against replays |
+//! | `totals:APPLICATION` | hash | `n` the largest N, `total`, `failed`, `s0`..`s6` |
+//! | `events` | stream | `e`: a sealed event |
+//! | `seen` | sorted set | pseudonym by time of its last answer from a licensed host, ms |
+//! | `answers` | hash | pseudonym to hourly counters and the host that answered last |
+//! | `hosts` | hash | licensed host to the number of clients that it answered last |
+//! | `facts` | hash | licensed host to what was read from it, JSON |
+//!
+//! The user needs these rights on the keys: `+ping +evalsha +script|load +sadd +smembers +zadd +zcard +zcount +zrange
+//! +zrangebyscore +zrem +zremrangebyscore +zremrangebyrank +hget +hset +hdel +hmget +hincrby +hgetall +xadd +xrange
+//! +xrevrange`; behind sentinels also `+role`, in a cluster `+cluster|slots`.
+
+mod connect;
+mod link;
+mod scripts;
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::future::BoxFuture;
+use link::{Ask, Link};
+use redis::{ScriptInvocation, Value};
+use scripts::Scripts;
+use uuid::Uuid;
+
+use super::{
+    Answered, ApplicationCount, Event, HostFact, HostName, Ledger, LedgerError, LedgerKey, Millis, Pseudonym, Route,
+    RoutesRead, Sighting, StoredEvent, Totals, Verdict,
+    asks::Asks,
+    config::RedisConfig,
+    counting::{ENTRY_LIFE_MS, LARGEST_REQUIRED},
+};
+use crate::sealing;
+
+/// Clients read in one call of [`Ledger::routes`], at first.
+const PAGE: usize = 2000;
+
+/// A ledger in Redis. Connects in the background, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct RedisLedger {
+    link: Link,
+    scripts: Scripts,
+    prefix: String,
+    key: LedgerKey,
+}
+
+impl RedisLedger {
+    /// Begins to connect; within a tokio runtime.
+    pub(super) fn start(config: &RedisConfig, key: LedgerKey) -> Self {
+        Self {
+            link: Link::start(config),
+            scripts: Scripts::new(),
+            prefix: config.key_prefix.clone(),
+            key,
+        }
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn of(&self, name: &str, application: &Uuid) -> String {
+        format!("{}{name}:{application}", self.prefix)
+    }
+
+    async fn count_batch(&self, batch: &[Sighting]) -> Result<Vec<Verdict>, LedgerError> {
+        let mut applications: Vec<Uuid> = Vec::new();
+        let mut script = self.scripts.count.key(self.name("applications"));
+        script.key(self.name("events"));
+        let mut positions = Vec::with_capacity(batch.len());
+        for Sighting { application, .. } in batch {
+            let known = applications.iter().position(|other| other == application);
+            positions.push(known.unwrap_or(applications.len()) + 1);
+            if known.is_none() {
+                applications.push(*application);
+                for name in ["clients", "guard", "totals"] {
+                    script.key(self.of(name, application));
+                }
+            }
+        }
+        script.arg(applications.len());
+        for application in &applications {
+            script.arg(application.to_string());
+        }
+        for (position, sighting) in positions.into_iter().zip(batch) {
+            script
+                .arg(position)
+                .arg(&sighting.client.0)
+                .arg(sighting.required.clamp(1, LARGEST_REQUIRED))
+                .arg(sighting.at.0)
+                .arg(sighting.request_time_micros)
+                .arg(sighting.event.license_status.min(7))
+                .arg(self.seal(&sighting.event)?);
+        }
+        let counts: Vec<i64> = self.link.ask(Ask::Script(&script)).await?;
+        if counts.len() != batch.len() {
+            return Err(self
+                .link
+                .unexpected("the counting script did not answer for each request"));
+        }
+        let verdict = |count| u32::try_from(count).map_or(Verdict::Replayed, |count| Verdict::Counted { count });
+        Ok(counts.into_iter().map(verdict).collect())
+    }
+
+    async fn write_refused(&self, failed: BTreeMap<Uuid, u64>, events: Vec<&Event>) -> Result<(), LedgerError> {
+        let mut script = self.scripts.refused.key(self.name("applications"));
+        script.key(self.name("events")).arg(failed.len());
+        for (application, requests) in &failed {
+            script
+                .key(self.of("totals", application))
+                .arg(application.to_string())
+                .arg(*requests);
+        }
+        for event in events {
+            script.arg(self.seal(event)?);
+        }
+        self.done(&script).await
+    }
+
+    async fn write_answered(&self, batch: &[Answered]) -> Result<(), LedgerError> {
+        let mut script = self.scripts.answered.key(self.name("seen"));
+        script.key(self.name("answers")).key(self.name("hosts"));
+        for Answered { client, host, at } in batch {
+            script.arg(&client.0).arg(host).arg(at.0);
+        }
+        self.done(&script).await
+    }
+
+    async fn read_routes(&self, since: Millis, now: Millis) -> Result<RoutesRead, LedgerError> {
+        let mut script = self.scripts.routes.key(self.name("seen"));
+        script
+            .key(self.name("answers"))
+            .key(self.name("hosts"))
+            .key(self.name("facts"));
+        script.arg(now.0.saturating_sub(ENTRY_LIFE_MS));
+        let mut read = RoutesRead::default();
+        loop {
+            let (forgotten, distinct, hosts, facts): (u64, u64, BTreeMap<HostName, u64>, BTreeMap<HostName, String>) =
+                self.link.ask(Ask::Script(&script)).await?;
+            if forgotten != 0 {
+                continue;
+            }
+            read.distinct_clients = distinct;
+            read.clients_by_host = hosts.into_iter().collect();
+            // A fact that a newer version wrote in a form unknown here is one that this version cannot use.
+            let facts = facts
+                .into_iter()
+                .map(|(host, fact)| (host, serde_json::from_str::<HostFact>(&fact)));
+            read.facts = facts
+                .filter_map(|(host, fact)| fact.ok().map(|fact| (host, fact)))
+                .collect();
+            break;
+        }
+        read.changed = self.read_changed(since, now).await?;
+        Ok(read)
+    }
+
+    /// Reads page by page. Each page begins at the time with which the last one ended, since more clients may have
+    /// that time; a client that was answered meanwhile comes again, later.
+    async fn read_changed(&self, since: Millis, now: Millis) -> Result<Vec<Route>, LedgerError> {
+        let mut routes: HashMap<Pseudonym, Route> = HashMap::new();
+        let (mut from, mut most) = (since.0, PAGE);
+        loop {
+            let mut script = self.scripts.changed.key(self.name("seen"));
+            script.key(self.name("answers")).arg(from).arg(most);
+            let rows: Vec<Vec<u8>> = self.link.ask(Ask::Script(&script)).await?;
+            let page = rows.chunks_exact(3).len();
+            let mut latest = from;
+            for row in rows.chunks_exact(3) {
+                let Some(route) = route(row, now) else {
+                    return Err(self.link.unexpected("a client's record cannot be read"));
+                };
+                latest = latest.max(route.at.0);
+                routes.insert(route.client, route);
+            }
+            if page < most {
+                break;
+            }
+            most = if latest == from { most.saturating_mul(2) } else { PAGE };
+            from = latest;
+        }
+        let mut routes: Vec<_> = routes.into_values().collect();
+        routes.sort_unstable_by_key(|route| (route.at, route.client));
+        Ok(routes)
+    }
+
+    async fn read_counts(&self, now: Millis) -> Result<Vec<ApplicationCount>, LedgerError> {
+        let mut members = redis::cmd("SMEMBERS");
+        let applications: Vec<String> = self
+            .link
+            .ask(Ask::Command(members.arg(self.name("applications"))))
+            .await?;
+        let mut applications: Vec<Uuid> = applications.iter().filter_map(|id| id.parse().ok()).collect();
+        applications.sort_unstable();
+        let mut script = self.scripts.counts.arg(now.0.saturating_sub(ENTRY_LIFE_MS));
+        for application in &applications {
+            script
+                .key(self.of("clients", application))
+                .key(self.of("totals", application));
+        }
+        if applications.is_empty() {
+            return Ok(Vec::new());
+        }
+        let numbers: Vec<u64> = self.link.ask(Ask::Script(&script)).await?;
+        let counts = applications
+            .iter()
+            .zip(numbers.chunks_exact(11))
+            .filter_map(|(application, numbers)| {
+                let [count, largest, total, failed, by_status @ ..] = numbers else {
+                    return None;
+                };
+                Some(ApplicationCount {
+                    application: *application,
+                    current_count: u32::try_from(*count).unwrap_or(u32::MAX),
+                    largest_required: u32::try_from(*largest).unwrap_or(u32::MAX),
+                    totals: Totals {
+                        total: *total,
+                        failed: *failed,
+                        by_status: by_status.try_into().ok()?,
+                    },
+                })
+            });
+        Ok(counts.collect())
+    }
+
+    async fn read_events(
+        &self,
+        command: &str,
+        range: [&str; 2],
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, LedgerError> {
+        let mut ask = redis::cmd(command);
+        ask.arg(self.name("events")).arg(&range).arg("COUNT").arg(limit);
+        let entries: Vec<(String, Vec<Vec<u8>>)> = self.link.ask(Ask::Command(&ask)).await?;
+        let open = |(cursor, fields): (String, Vec<Vec<u8>>)| match fields.as_slice() {
+            [_, sealed] => Ok(StoredEvent {
+                cursor,
+                event: self.key.open(sealed)?,
+            }),
+            _ => Err(LedgerError::Sealed),
+        };
+        entries.into_iter().map(open).collect()
+    }
+
+    async fn done(&self, script: &ScriptInvocation<'_>) -> Result<(), LedgerError> {
+        self.link.ask::<Value>(Ask::Script(script)).await.map(drop)
+    }
+
+    fn seal(&self, event: &Event) -> Result<Vec<u8>, LedgerError> {
+        let entropy =
+            sealing::draw().map_err(|_| self.link.unexpected("the operating system gives no random bytes"))?;
+        Ok(self.key.seal(event, &entropy))
+    }
+}
+
+impl Ledger for RedisLedger {
+    fn count<'a>(&'a self, batch: &'a [Sighting]) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>> {
+        Box::pin(self.count_batch(batch))
+    }
+
+    fn refused<'a>(&'a self, batch: &'a [(Uuid, Event)]) -> BoxFuture<'a, Result<(), LedgerError>> {
+        let mut failed = BTreeMap::new();
+        batch
+            .iter()
+            .for_each(|(application, _)| *failed.entry(*application).or_default() += 1);
+        Box::pin(self.write_refused(failed, batch.iter().map(|(_, event)| event).collect()))
+    }
+
+    fn answered<'a>(&'a self, batch: &'a [Answered]) -> BoxFuture<'a, Result<(), LedgerError>> {
+        Box::pin(self.write_answered(batch))
+    }
+
+    fn put_fact<'a>(&'a self, host: &'a str, fact: &'a HostFact) -> BoxFuture<'a, Result<(), LedgerError>> {
+        Box::pin(async move {
+            // A fact has no map with keys that are not text, the only thing that JSON refuses here.
+            let fact = serde_json::to_string(fact).unwrap_or_default();
+            let mut put = redis::cmd("HSET");
+            put.arg(self.name("facts")).arg(host).arg(fact);
+            self.link.ask::<Value>(Ask::Command(&put)).await.map(drop)
+        })
+    }
+
+    fn append_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>> {
+        Box::pin(self.write_refused(BTreeMap::new(), events.iter().collect()))
+    }
+
+    fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
+        Box::pin(self.read_routes(since, now))
+    }
+
+    fn counts(&self, now: Millis) -> BoxFuture<'_, Result<Vec<ApplicationCount>, LedgerError>> {
+        Box::pin(self.read_counts(now))
+    }
+
+    fn events<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<StoredEvent>, LedgerError>> {
+        Box::pin(async move {
+            let begin = after
+                .filter(|cursor| is_stream_id(cursor))
+                .map_or("-".to_owned(), |id| format!("({id}"));
+            self.read_events("XRANGE", [&begin, "+"], limit).await
+        })
+    }
+
+    fn recent_events(&self, limit: usize) -> BoxFuture<'_, Result<Vec<StoredEvent>, LedgerError>> {
+        Box::pin(self.read_events("XREVRANGE", ["+", "-"], limit))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), LedgerError>> {
+        Box::pin(async {
+            self.link
+                .ask::<Value>(Ask::Command(&redis::cmd("PING")))
+                .await
+                .map(drop)
+        })
+    }
+}
+
+/// A client's record as `changed.lua` returns it: pseudonym, time, then hourly counters and host.
+fn route(row: &[Vec<u8>], now: Millis) -> Option<Route> {
+    let [client, at, record] = row else { return None };
+    let (asks, host) = record.split_first_chunk()?;
+    Some(Route {
+        client: Pseudonym(client.as_slice().try_into().ok()?),
+        host: String::from_utf8(host.to_vec()).ok()?,
+        at: Millis(std::str::from_utf8(at).ok()?.parse().ok()?),
+        asks_today: Asks::from_stored(asks).today(now),
+    })
+}
+
+/// `MILLISECONDS-SEQUENCE`.
+fn is_stream_id(cursor: &str) -> bool {
+    let numeric = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    cursor.len() <= 41
+        && cursor
+            .split_once('-')
+            .is_some_and(|(ms, sequence)| numeric(ms) && numeric(sequence))
+}

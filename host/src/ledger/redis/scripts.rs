@@ -1,0 +1,38 @@
+//! The Lua scripts: one for each operation, so that each is atomic and takes one round trip.
+
+use redis::Script;
+
+use crate::ledger::{
+    counting::{CLOCK_TOLERANCE_MS, ENTRY_LIFE_MS, GUARDED_CLIENTS},
+    memory::{EVENTS_KEPT, ROUTES_KEPT},
+};
+
+/// All scripts, hashed once. They are called by hash; a server that does not know one is given it then.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) count: Script,
+    pub(super) refused: Script,
+    pub(super) counts: Script,
+    pub(super) answered: Script,
+    pub(super) routes: Script,
+    pub(super) changed: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        // The numbers of the rule have one home, the Rust code; the scripts see them as constants.
+        let bounds = format!(
+            "local ENTRY_LIFE_MS, CLOCK_TOLERANCE_MS = {ENTRY_LIFE_MS}, {CLOCK_TOLERANCE_MS}\n\
+             local GUARDED_CLIENTS, EVENTS_KEPT, ROUTES_KEPT = {GUARDED_CLIENTS}, {EVENTS_KEPT}, {ROUTES_KEPT}\n"
+        );
+        let script = |body: &str| Script::new(&format!("{bounds}{body}"));
+        Self {
+            count: script(include_str!("count.lua")),
+            refused: script(include_str!("refused.lua")),
+            counts: script(include_str!("counts.lua")),
+            answered: script(include_str!("answered.lua")),
+            routes: script(include_str!("routes.lua")),
+            changed: script(include_str!("changed.lua")),
+        }
+    }
+}
