@@ -158,7 +158,6 @@ impl Client {
             .map_err(NtlmError::Exchange)?
             .resolve_to_result()
             .map_err(NtlmError::Exchange)?;
-        drop(builder);
         output.pop().map(|buffer| buffer.buffer).ok_or(NtlmError::Token)
     }
 }

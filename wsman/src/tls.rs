@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 /// Whom a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
+    /// Certificates that the operating system trusts for the host's name.
+    System,
     /// Certificates that these authorities (PEM) signed for the host's name.
     Authorities(Vec<u8>),
     /// Exactly this certificate, whoever signed it and whatever names it carries.
@@ -35,7 +37,7 @@ pub enum TrustError {
     #[error("the CA bundle holds no certificate")]
     Empty,
     /// TLS cannot be set up with it.
-    #[error("a certificate of the CA bundle is of no use")]
+    #[error("the trusted certificates are of no use")]
     Certificate(#[source] rustls::Error),
     /// No verifier can be made of it.
     #[error("the CA bundle is of no use")]
@@ -102,6 +104,9 @@ impl fmt::Debug for Fingerprint {
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::System => {
+            Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(TrustError::Certificate)?)
+        }
         Trust::Authorities(pem) => {
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(pem) {
