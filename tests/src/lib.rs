@@ -1,5 +1,6 @@
 //! Support for whole-system tests: starts real servers and ends them with the test.
 
+pub mod chromium;
 pub mod http;
 pub mod pcap;
 pub mod peer;

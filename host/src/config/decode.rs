@@ -56,7 +56,12 @@ pub(super) fn decode<T: DeserializeOwned>(mut root: Node) -> Decoded<T> {
         let path = failure.path.clone().unwrap_or_default();
         // A stand-in that did not fit was reported when it was put there.
         let ours = matches!(root.nearest(&path).value, Value::StandIn(_));
-        if !ours {
+        // A misspelt field is missing under its right name; one of the two is enough to say.
+        let misspelt = matches!(failure.what, What::MissingField(field) if problems.iter().any(|problem| {
+            problem.path.split_last().is_some_and(|(_, parent)| parent == path)
+                && problem.hint.as_ref().is_some_and(|hint| *hint == suggestion(field))
+        }));
+        if !ours && !misspelt {
             let at = match &failure.what {
                 What::UnknownField { field, .. } => {
                     let mut path = path.clone();
@@ -191,10 +196,14 @@ impl What {
 
 fn meant(typed: &str, expected: &[&'static str], what: &str) -> String {
     match did_you_mean(typed, expected) {
-        Some(name) => format!("did you mean `{name}`?"),
+        Some(name) => suggestion(name),
         None if expected.is_empty() => format!("no {what} are known here; remove it"),
         None => format!("the {what} known here are {}", expected.join(", ")),
     }
+}
+
+fn suggestion(name: &str) -> String {
+    format!("did you mean `{name}`?")
 }
 
 /// Names of Rust's types in words.

@@ -175,7 +175,8 @@ async fn serve(wire: &mut Wire<'_, '_>, source: IpAddr, port: u16, server: &Arc<
             Ok(Some(call)) => {
                 answered = true;
                 phase = Phase::Idle;
-                answer(wire, &mut association, call, source, server, patience).await
+                let sent = answer(wire, &mut association, call, source, server, patience).await;
+                if wire.drained { Err(End::Quiet) } else { sent }
             }
             Ok(None) if !wire.output.is_empty() => {
                 phase = Phase::Idle;
@@ -295,7 +296,8 @@ impl Wire<'_, '_> {
             }
         }
         self.output = BytesMut::new();
-        self.timer.as_mut().reset((now + patience.idle).into());
+        let next = if self.drained { LAST_CALL } else { patience.idle };
+        self.timer.as_mut().reset((now + next).into());
         Ok(())
     }
 }

@@ -1,0 +1,72 @@
+//! The page of the admin endpoint in a real browser.
+
+use anyhow::Result;
+use kms_host::rpc::{ConnectOptions, Connection, DataRepresentation};
+use system_tests::replica::{Replica, eventually};
+use system_tests::stand_in::{Does, StandIn};
+use system_tests::{chromium, http};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -> Result<()> {
+    let good = StandIn::start(Does::Answers(b"fine".to_vec()))?;
+    let gone = StandIn::start(Does::Closes)?;
+    let gone_item = gone.item("kms-gone");
+    drop(gone);
+    let yaml = format!(
+        "name: '<b>relay</b>'\nrelay:\n  licensedHosts: [{gone_item}, {}]\n  health: {{probeInterval: 100ms, ejectFor: 60s}}\n",
+        good.item("kms-good"),
+    );
+    let replica = Replica::start(&yaml)?;
+    for _ in 0..3 {
+        let mut connection = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+        connection
+            .call(0, DataRepresentation::LITTLE_ENDIAN, b"request")
+            .await?;
+    }
+    replica
+        .status_becomes("the host is ejected", |status| {
+            status["licensedHosts"][0]["health"] == "ejected"
+        })
+        .await?;
+
+    let (head, body) = http::get(replica.admin, "/").await?;
+    let head = head.to_ascii_lowercase();
+    assert!(
+        head.contains("content-security-policy: default-src 'none'; style-src 'sha256-"),
+        "{head}"
+    );
+    assert!(!body.contains("<b>relay</b>") && body.contains("&lt;b&gt;relay&lt;/b&gt;"));
+    for outside in ["<script", "src=", "href=", "url(", "@import"] {
+        assert!(!body.contains(outside), "the page is self-contained, but has {outside}");
+    }
+
+    let Some(browser) = chromium::find() else {
+        println!("SKIPPED the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in: no Chromium here");
+        return Ok(());
+    };
+    let directory = tempfile::tempdir()?;
+    let picture = directory.path().join("page.png");
+    let url = format!("http://{}/", replica.admin);
+    let shown = {
+        let picture = picture.clone();
+        tokio::task::spawn_blocking(move || chromium::look(browser, &url, &picture)).await??
+    };
+    for expected in [
+        "<h1>&lt;b&gt;relay&lt;/b&gt;</h1>",
+        "<div class=\"num\" id=\"answered\">3</div>",
+        "<strong>kms-good</strong>",
+        "<span class=\"pill good\">well</span>",
+        "<span class=\"pill bad\">ejected</span>",
+        "<span class=\"pill good\" id=\"state\">ready</span>",
+    ] {
+        assert!(shown.contains(expected), "{expected} is missing in:\n{shown}");
+    }
+    assert!(
+        std::fs::metadata(&picture)?.len() > 10_000,
+        "the picture shows something"
+    );
+    if let Some(keep) = std::env::var_os("KEEP_PICTURE") {
+        std::fs::copy(&picture, keep)?;
+    }
+    eventually("the look was no harm", async || replica.status().await.is_ok()).await
+}

@@ -1,0 +1,149 @@
+//! A replica takes over a changed configuration without a restart, and ends without an error for any client.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Result;
+use kms_host::rpc::{ConnectOptions, Connection, DataRepresentation, Reply};
+use kms_host::serve::Drained;
+use system_tests::http;
+use system_tests::replica::{Replica, eventually, with_ports};
+use system_tests::stand_in::{Does, StandIn};
+use tokio::net::TcpStream;
+
+async fn ask(replica: &Replica) -> Result<Vec<u8>> {
+    let mut connection = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+    match connection
+        .call(0, DataRepresentation::LITTLE_ENDIAN, b"request")
+        .await?
+    {
+        Reply::Stub(stub, _) => Ok(stub.to_vec()),
+        Reply::Fault(status) => anyhow::bail!("a fault: {status}"),
+    }
+}
+
+#[tokio::test]
+async fn changed_hosts_and_networks_are_taken_over_and_bad_content_is_not() -> Result<()> {
+    let (one, two) = (
+        StandIn::start(Does::Answers(b"one!".to_vec()))?,
+        StandIn::start(Does::Answers(b"two!".to_vec()))?,
+    );
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("config.yaml");
+    let write = |hosts: &str, more: &str| {
+        fs::write(
+            &file,
+            with_ports(&format!("relay: {{licensedHosts: [{hosts}]}}\n{more}")),
+        )
+    };
+    write(&one.item("one"), "")?;
+    let replica = Replica::start_from(&file)?;
+    assert_eq!(ask(&replica).await?, b"one!");
+
+    write(&format!("{}, {}", two.item("two"), one.item("one")), "")?;
+    eventually("the new host is used", async || {
+        ask(&replica).await.is_ok_and(|stub| stub == b"two!")
+    })
+    .await?;
+    assert_eq!(replica.metric("okms_config_generation").await?, 2.0);
+
+    write("{name: two, adress: 127.0.0.1}", "")?;
+    replica
+        .status_becomes("the mistake is shown", |status| {
+            status["config"]["lastReload"]["applied"] == false
+        })
+        .await?;
+    let status = replica.status().await?;
+    let error = status["config"]["lastReload"]["error"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(error.contains("config.yaml:3:") && error.contains("adress"), "{error}");
+    assert_eq!(status["config"]["generation"], 2);
+    assert_eq!(replica.metric("okms_config_good").await?, 0.0);
+    assert_eq!(ask(&replica).await?, b"two!", "the configuration before stays in use");
+
+    write(
+        &one.item("one"),
+        "clients: {deny: [127.0.0.1/32]}\ndrainGracePeriod: 1s\nname: other\n",
+    )?;
+    eventually("the client is denied now", async || ask(&replica).await.is_err()).await?;
+    replica
+        .metric_reaches("okms_refusals_total{reason=\"denied\"}", 1.0)
+        .await?;
+    let status = replica.status().await?;
+    assert_eq!(
+        status["config"]["needsRestart"],
+        serde_json::json!(["name"]),
+        "{status}"
+    );
+    assert_eq!(status["licensedHosts"].as_array().map(Vec::len), Some(1));
+    let (_, metrics) = http::get(replica.admin, "/metrics").await?;
+    assert!(
+        !metrics.contains("host=\"two\""),
+        "metrics of a host that is gone are gone"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_finishes_requests_in_flight_closes_idle_connections_and_turns_readiness_off() -> Result<()> {
+    let host = StandIn::start(Does::Answers(b"fast".to_vec()))?;
+    let yaml = format!("relay: {{licensedHosts: [{}]}}\n", host.item("a"));
+    let replica = Replica::start(&yaml)?;
+    assert!(http::get(replica.admin, "/readyz").await?.0.starts_with("HTTP/1.1 200"));
+    let mut idle = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+    idle.call(0, DataRepresentation::LITTLE_ENDIAN, b"request").await?;
+
+    host.now(Does::AnswersAfter(Duration::from_millis(1500), b"slow".to_vec()));
+    let mut in_flight = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+    let mut connected = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+    let slow = tokio::spawn(async move { in_flight.call(0, DataRepresentation::LITTLE_ENDIAN, b"request").await });
+    eventually("the request is at the host", async || host.calls().len() == 2).await?;
+    replica.tell_to_stop();
+
+    eventually("readiness is off", async || {
+        http::get(replica.admin, "/readyz")
+            .await
+            .is_ok_and(|(head, _)| head.starts_with("HTTP/1.1 503"))
+    })
+    .await?;
+    assert!(
+        http::get(replica.admin, "/healthz")
+            .await?
+            .0
+            .starts_with("HTTP/1.1 200"),
+        "still alive"
+    );
+    eventually("nothing is accepted", async || {
+        TcpStream::connect(replica.address).await.is_err()
+    })
+    .await?;
+    eventually("idle connections are closed", async || !idle.is_usable()).await?;
+    host.now(Does::Answers(b"last".to_vec()));
+    let last = connected.call(0, DataRepresentation::LITTLE_ENDIAN, b"request").await?;
+    assert!(
+        matches!(last, Reply::Stub(stub, _) if stub == b"last"[..]),
+        "a client that had connected is served"
+    );
+    assert!(matches!(slow.await??, Reply::Stub(stub, _) if stub == b"slow"[..]));
+    assert_eq!(replica.ended().await?, Drained::Finished);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_longer_than_its_grace_period() -> Result<()> {
+    let host = StandIn::start(Does::Hangs)?;
+    let yaml = format!(
+        "relay: {{licensedHosts: [{}], timeouts: {{call: 60s}}}}\ndrainGracePeriod: 300ms\n",
+        host.item("a")
+    );
+    let replica = Replica::start(&(yaml + "clients: {limits: {requestTimeout: 60s}}\n"))?;
+    let mut in_flight = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+    let call = tokio::spawn(async move { in_flight.call(0, DataRepresentation::LITTLE_ENDIAN, b"request").await });
+    eventually("the request is at the host", async || host.calls().len() == 1).await?;
+    replica.tell_to_stop();
+    assert_eq!(replica.ended().await?, Drained::Cut(1));
+    assert!(call.await?.is_err(), "cut");
+    Ok(())
+}
