@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::admission::Refusal;
+use crate::ledger::QueueStats;
 
 /// Seconds, from half a millisecond to 16 seconds.
 fn latency() -> Histogram {
@@ -171,6 +172,8 @@ pub struct Now {
     pub sources: u64,
     /// Whether the replica is draining.
     pub draining: bool,
+    /// Observations on their way to the ledger, in relay mode.
+    pub observations: Option<QueueStats>,
 }
 
 impl Default for Metrics {
@@ -395,20 +398,46 @@ impl Metrics {
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry);
-        let gauge = |text: &mut String, name: &str, help: &str, value: u64| {
+        let mut sample = |name: &str, help: &str, kind: &str, value: u64| {
+            let suffix = if kind == "counter" { "_total" } else { "" };
             let _ = write!(
                 text,
-                "# HELP okms_{name} {help}.\n# TYPE okms_{name} gauge\nokms_{name} {value}\n"
+                "# HELP okms_{name} {help}.\n# TYPE okms_{name} {kind}\nokms_{name}{suffix} {value}\n"
             );
         };
-        gauge(&mut text, "open_connections", "Connections open", now.connections);
-        gauge(&mut text, "connected_sources", "Sources connected", now.sources);
-        gauge(
-            &mut text,
+        sample("open_connections", "Connections open", "gauge", now.connections);
+        sample("connected_sources", "Sources connected", "gauge", now.sources);
+        sample(
             "draining",
             "1 while the replica drains",
+            "gauge",
             u64::from(now.draining),
         );
+        if let Some(QueueStats {
+            depth,
+            written,
+            dropped,
+        }) = now.observations
+        {
+            sample(
+                "ledger_queue_depth",
+                "Observations waiting for the ledger",
+                "gauge",
+                depth,
+            );
+            sample(
+                "ledger_observations_written",
+                "Observations written to the ledger",
+                "counter",
+                written,
+            );
+            sample(
+                "ledger_observations_dropped",
+                "Observations dropped, too many waited",
+                "counter",
+                dropped,
+            );
+        }
         text.push_str("# EOF\n");
         text
     }

@@ -22,10 +22,10 @@ use crate::admin::{self, ConfigStatus, ReloadResult, Source};
 use crate::admission::{Admission, Rules};
 use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, WatchedFile};
 use crate::keyfile::KeyFileError;
-use crate::ledger::{self, BatchLimits};
+use crate::ledger::{self, BatchLimits, ObservationQueue, QueueLimits};
 use crate::metrics::Metrics;
 use crate::rehearsal::{RehearsalHost, SiteKey};
-use crate::relay::{self, Relay};
+use crate::relay::{self, Observer, Relay};
 use crate::rpc::Offer;
 use crate::serve::{self, Drained, ListenError, Patience, Server, Service};
 use rehearsal::Rehearsal;
@@ -133,10 +133,19 @@ impl Replica {
         metrics.config_generation.set(1);
         metrics.config_good.set(1);
         let admission = Arc::new(Admission::new(Rules::new(&config.clients)));
-        let relay = config
-            .relay
-            .as_ref()
-            .map(|config| Arc::new(Relay::new(config, Arc::clone(&metrics))));
+        let (tasks, beside) = (TaskTracker::new(), CancellationToken::new());
+        let (mut relay, mut queue) = (None, None);
+        if let Some(config) = &config.relay {
+            let (started, writer) =
+                ObservationQueue::start(Arc::clone(&opened.ledger), QueueLimits::default(), beside.clone());
+            tasks.spawn(writer);
+            queue = Some(started.clone());
+            let observer = Observer {
+                queue: started,
+                key: opened.key.clone(),
+            };
+            relay = Some(Arc::new(Relay::new(config, Arc::clone(&metrics), Some(observer))));
+        }
         let service: Arc<dyn Service> = match (relay.clone(), rehearsal) {
             (Some(relay), None) => relay,
             (None, Some(rehearsal)) => Arc::new(Rehearsal(rehearsal)),
@@ -157,6 +166,7 @@ impl Replica {
             admission: Arc::clone(&admission),
             relay: relay.clone(),
             ledger: opened.ledger,
+            queue,
             config: Mutex::new(ConfigStatus {
                 generation: 1,
                 last_reload: None,
@@ -165,7 +175,6 @@ impl Replica {
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         });
-        let (tasks, beside) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(admin::serve(listeners.admin, Arc::clone(&source), beside.clone()));
         if let Some(relay) = relay {
             tasks.spawn(relay::upkeep(relay, beside.clone()));

@@ -21,8 +21,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use status::{ConfigStatus, Connections, LedgerStatus, ReloadResult, Source, Status};
+pub use status::{ConfigStatus, Connections, LedgerStatus, Observations, ReloadResult, Source, Status};
 
+use crate::ledger::ObservationQueue;
 use crate::metrics::Now;
 
 /// Serves the admin endpoint until `token` is cancelled.
@@ -47,6 +48,7 @@ async fn metrics(State(source): State<Arc<Source>>) -> impl IntoResponse {
         connections: u64::try_from(source.admission.open()).unwrap_or(u64::MAX),
         sources: u64::try_from(source.admission.sources()).unwrap_or(u64::MAX),
         draining: source.is_draining(),
+        observations: source.queue.as_ref().map(ObservationQueue::stats),
     };
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], source.metrics.encode(now))

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::status::Status;
+use super::status::{Observations, Status};
 use crate::ledger::{ApplicationCount, Millis, StoredEvent};
 use crate::relay::LicensedHostStatus;
 
@@ -196,7 +196,7 @@ fn counts(page: &mut String, status: &Status) -> fmt::Result {
             Escaped(error)
         )?;
     } else if ledger.counts.is_empty() {
-        page.push_str("<span class=\"dim\">No client has been counted yet.</span>");
+        page.push_str("<p class=\"dim\">No client has been counted yet.</p>");
     } else {
         page.push_str(
             "<table><tr><th>Application</th><th class=\"n\">Current count</th><th></th><th class=\"n\">Required</th>\
@@ -206,6 +206,18 @@ fn counts(page: &mut String, status: &Status) -> fmt::Result {
             application(page, count)?;
         }
         page.push_str("</table>");
+    }
+    if let Some(Observations {
+        waiting,
+        written,
+        dropped,
+    }) = &ledger.observations
+    {
+        let class = if *dropped > 0 { "warn" } else { "dim" };
+        write!(
+            page,
+            "<p class=\"{class}\">Observations for the ledger: {written} written, {waiting} waiting, {dropped} dropped</p>"
+        )?;
     }
     page.push_str("</div>");
     Ok(())

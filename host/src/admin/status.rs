@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::admission::Admission;
-use crate::ledger::{ApplicationCount, Ledger, Millis, StoredEvent};
+use crate::ledger::{ApplicationCount, Ledger, Millis, ObservationQueue, QueueStats, StoredEvent};
 use crate::metrics::Metrics;
 use crate::relay::{LicensedHostStatus, Relay};
 
@@ -97,10 +97,34 @@ pub struct LedgerStatus {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Observations of the relay on their way to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observations: Option<Observations>,
     /// Counts and totals by application.
     pub counts: Vec<ApplicationCount>,
     /// The newest events, newest first.
     pub recent_events: Vec<StoredEvent>,
+}
+
+/// Observations of a relay since the start.
+#[derive(Debug, Clone, Serialize)]
+pub struct Observations {
+    /// Waiting to be written.
+    pub waiting: u64,
+    /// Written.
+    pub written: u64,
+    /// Dropped because too many waited.
+    pub dropped: u64,
+}
+
+impl From<QueueStats> for Observations {
+    fn from(stats: QueueStats) -> Self {
+        Self {
+            waiting: stats.depth,
+            written: stats.written,
+            dropped: stats.dropped,
+        }
+    }
 }
 
 /// Where the status comes from.
@@ -117,6 +141,8 @@ pub struct Source {
     pub relay: Option<Arc<Relay>>,
     /// Its ledger.
     pub ledger: Arc<dyn Ledger>,
+    /// Observations on their way to the ledger, in relay mode.
+    pub queue: Option<ObservationQueue>,
     /// The configuration's state.
     pub config: Mutex<ConfigStatus>,
     /// Set once clients are served.
@@ -175,12 +201,12 @@ impl Source {
             let recent_events = ledger.recent_events(RECENT).await?;
             Ok::<_, crate::ledger::LedgerError>((counts, recent_events))
         };
-        match tokio::time::timeout(LEDGER_PATIENCE, reading).await {
+        let mut status = match tokio::time::timeout(LEDGER_PATIENCE, reading).await {
             Ok(Ok((counts, recent_events))) => LedgerStatus {
                 available: true,
-                error: None,
                 counts,
                 recent_events,
+                ..LedgerStatus::default()
             },
             Ok(Err(error)) => LedgerStatus {
                 error: Some(error.to_string()),
@@ -188,9 +214,11 @@ impl Source {
             },
             Err(_) => LedgerStatus {
                 error: Some("its store did not answer in time".to_owned()),
-                ..LedgerStatus::default()
+                ..Default::default()
             },
-        }
+        };
+        status.observations = self.queue.as_ref().map(|queue| queue.stats().into());
+        status
     }
 }
 

@@ -18,6 +18,7 @@ mod peek;
 mod pool;
 mod upkeep;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +30,7 @@ pub use host::{LastFailure, LicensedHostStatus};
 pub use upkeep::upkeep;
 
 use crate::config::{RelayConfig, WhenNoHost};
+use crate::ledger::{Answered, LedgerKey, Millis, ObservationQueue};
 use crate::metrics::Metrics;
 use crate::rpc::{Answer, Call, FaultStatus, Reply};
 use crate::serve::{Client, Outcome, Service};
@@ -41,16 +43,37 @@ use host::Attempt;
 pub struct Relay {
     fleet: ArcSwap<Fleet>,
     metrics: Arc<Metrics>,
+    observer: Option<Observer>,
     quiet: Quiet,
+}
+
+/// Tells the ledger who was answered by whom, without waiting for it.
+#[derive(Debug)]
+pub struct Observer {
+    /// Takes observations while the ledger's store is slow or away.
+    pub queue: ObservationQueue,
+    /// Turns addresses into pseudonyms.
+    pub key: LedgerKey,
+}
+
+impl Observer {
+    fn answered(&self, source: IpAddr, host: &str, at: Millis) {
+        self.queue.offer(Answered {
+            client: self.key.address(source),
+            host: host.to_owned(),
+            at,
+        });
+    }
 }
 
 impl Relay {
     /// A relay to the configured hosts. Nothing is connected yet.
-    pub fn new(config: &RelayConfig, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &RelayConfig, metrics: Arc<Metrics>, observer: Option<Observer>) -> Self {
         let fleet = Fleet::new(config, None, &metrics);
         Self {
             fleet: ArcSwap::from_pointee(fleet),
             metrics,
+            observer,
             quiet: Quiet::default(),
         }
     }
@@ -91,6 +114,10 @@ impl Relay {
             }
             tried = true;
             if let Attempt::Reply(reply) = host.call(call, client.deadline).await {
+                if let (Some(observer), Reply::Stub(..)) = (&self.observer, &reply) {
+                    let at = Millis(jiff::Timestamp::now().as_millisecond());
+                    observer.answered(client.source, &host.config.name, at);
+                }
                 return Outcome::Answer(self.answer(&fleet, reply));
             }
         }
