@@ -21,6 +21,8 @@ pub mod pdu;
 mod reader;
 pub mod stub;
 mod syntax;
+#[cfg(test)]
+mod testdata;
 mod violation;
 
 pub use association::{Answer, Association, Call, Limits};

@@ -207,11 +207,7 @@ mod tests {
     const LIMIT: usize = 1024;
 
     fn hex(text: &str) -> Bytes {
-        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        digits
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
+        crate::rpc::testdata::hex(text).freeze()
     }
 
     fn syntax() -> impl Strategy<Value = TransferSyntax> {
