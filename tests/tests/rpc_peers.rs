@@ -10,54 +10,61 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::BytesMut;
+use futures::future::BoxFuture;
+use kms_host::admission::{Admission, Rules};
+use kms_host::config::ClientsConfig;
+use kms_host::metrics::Metrics;
 use kms_host::rpc::client::ClientAssociation;
 use kms_host::rpc::pdu::{Bind, ContextElement, DataRepresentation, Flags, Header, PacketType};
 use kms_host::rpc::{
     Answer, Association, Call, ConnectOptions, Connection, Interface, Limits, Offer, Proposal, Reply, SyntaxId,
     TransferSyntax, stub,
 };
+use kms_host::serve::{self, Client, Outcome, Patience, Server, Service};
 use serde_json::{Value, json};
 use system_tests::pcap::Conversation;
 use system_tests::{pcap, peer};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Largest body that the test server takes, and largest request with it.
 const BODY: usize = 8192;
 
-/// A server whose operation answers with its request body three times over, and its length as HRESULT.
-async fn start_server() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                // A connection that ends badly shows in its client.
-                let _ = serve(stream, address.port()).await;
-            });
-        }
-    });
-    Ok(address)
+/// A running server, until it is dropped.
+struct Started {
+    address: SocketAddr,
+    _running: DropGuard,
 }
 
-async fn serve(mut stream: TcpStream, port: u16) -> Result<()> {
-    let limits = Limits {
-        request: 2 * BODY as u32,
-        ..Limits::default()
-    };
-    let mut association = Association::new(Arc::new(Offer::kms()), limits, NonZeroU32::MIN, port);
-    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
-    loop {
-        let received = association.receive(&mut input, &mut output);
-        if let Ok(Some(call)) = &received {
-            association.answer(call, answer(call), &mut output);
-        }
-        stream.write_all(&output).await?;
-        output.clear();
-        if received?.is_none() && stream.read_buf(&mut input).await? == 0 {
-            return Ok(());
-        }
+/// What serves our connections, with an operation that answers its request body three times over, and the body's length
+/// as HRESULT.
+fn start_server() -> Result<Started> {
+    let listener = serve::listen(SocketAddr::from(([127, 0, 0, 1], 0)), false)?;
+    let address = listener.local_addr()?;
+    let mut clients = ClientsConfig::default();
+    clients.limits.max_request_bytes = 2 * BODY as u32;
+    let token = CancellationToken::new();
+    let server = Server::new(
+        Arc::new(Tripler),
+        Arc::new(Admission::new(Rules::new(&clients))),
+        Arc::new(Metrics::new()),
+        Offer::kms(),
+        Patience::new(&clients),
+        token.clone(),
+    );
+    tokio::spawn(serve::accept(listener, Arc::new(server)));
+    Ok(Started {
+        address,
+        _running: token.drop_guard(),
+    })
+}
+
+struct Tripler;
+
+impl Service for Tripler {
+    fn call<'a>(&'a self, call: &'a Call, _: Client) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move { Outcome::Answer(answer(call)) })
     }
 }
 
@@ -93,8 +100,8 @@ async fn impacket(test: &str, scenario: &str) -> Result<Option<Value>> {
         peer::skipped(test, "no Python that can import impacket");
         return Ok(None);
     };
-    let server = start_server().await?;
-    impacket_against(&python, server, scenario).await.map(Some)
+    let server = start_server()?;
+    impacket_against(&python, server.address, scenario).await.map(Some)
 }
 
 async fn impacket_against(python: &Path, server: SocketAddr, scenario: &str) -> Result<Value> {
@@ -278,7 +285,8 @@ async fn tshark_dissects_a_captured_session_with_no_malformed_packet() -> Result
         peer::skipped(test, "no Python that can import impacket");
         return Ok(());
     };
-    let server = start_server().await?;
+    let running = start_server()?;
+    let server = running.address;
     let folder = tempfile::tempdir()?;
     let capture = folder.path().join("session.pcapng");
     let filter = format!("tcp port {}", server.port());

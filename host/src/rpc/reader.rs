@@ -59,27 +59,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn u16(&mut self) -> Result<u16, Truncated> {
-        let bytes = self.array()?;
-        Ok(match self.order {
-            ByteOrder::Little => u16::from_le_bytes(bytes),
-            ByteOrder::Big => u16::from_be_bytes(bytes),
-        })
+        self.array().map(|bytes| self.order.u16(bytes))
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, Truncated> {
-        let bytes = self.array()?;
-        Ok(match self.order {
-            ByteOrder::Little => u32::from_le_bytes(bytes),
-            ByteOrder::Big => u32::from_be_bytes(bytes),
-        })
+        self.array().map(|bytes| self.order.u32(bytes))
     }
 
     pub(crate) fn u64(&mut self) -> Result<u64, Truncated> {
-        let bytes = self.array()?;
-        Ok(match self.order {
-            ByteOrder::Little => u64::from_le_bytes(bytes),
-            ByteOrder::Big => u64::from_be_bytes(bytes),
-        })
+        self.array().map(|bytes| self.order.u64(bytes))
     }
 
     /// A UUID: its first three fields are integers and so follow the byte order (C706 appendix A).

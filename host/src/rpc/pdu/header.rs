@@ -16,6 +16,35 @@ pub enum ByteOrder {
     Big,
 }
 
+impl ByteOrder {
+    /// The integer that these bytes are.
+    #[must_use]
+    pub const fn u16(self, bytes: [u8; 2]) -> u16 {
+        match self {
+            Self::Little => u16::from_le_bytes(bytes),
+            Self::Big => u16::from_be_bytes(bytes),
+        }
+    }
+
+    /// The integer that these bytes are.
+    #[must_use]
+    pub const fn u32(self, bytes: [u8; 4]) -> u32 {
+        match self {
+            Self::Little => u32::from_le_bytes(bytes),
+            Self::Big => u32::from_be_bytes(bytes),
+        }
+    }
+
+    /// The integer that these bytes are.
+    #[must_use]
+    pub const fn u64(self, bytes: [u8; 8]) -> u64 {
+        match self {
+            Self::Little => u64::from_le_bytes(bytes),
+            Self::Big => u64::from_be_bytes(bytes),
+        }
+    }
+}
+
 /// The data representation label: integer, character and floating-point formats (C706 14.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DataRepresentation(pub [u8; 4]);
@@ -223,19 +252,16 @@ impl Header {
             c3,
         ] = bytes;
         let drep = DataRepresentation([d0, d1, d2, d3]);
-        let (u16_of, u32_of): (fn([u8; 2]) -> u16, fn([u8; 4]) -> u32) = match drep.order() {
-            ByteOrder::Little => (u16::from_le_bytes, u32::from_le_bytes),
-            ByteOrder::Big => (u16::from_be_bytes, u32::from_be_bytes),
-        };
+        let order = drep.order();
         Self {
             major,
             minor,
             kind: PacketType::from_number(kind),
             flags: Flags(flags),
             drep,
-            frag_length: u16_of([f0, f1]),
-            auth_length: u16_of([a0, a1]),
-            call_id: u32_of([c0, c1, c2, c3]),
+            frag_length: order.u16([f0, f1]),
+            auth_length: order.u16([a0, a1]),
+            call_id: order.u32([c0, c1, c2, c3]),
         }
     }
 

@@ -331,7 +331,7 @@ fn blame_tells_a_broken_peer_from_an_incompatible_one() {
 fn a_refusal_is_in_the_byte_order_of_what_it_refuses() {
     let mut sent = BytesMut::new();
     crate::rpc::pdu::write_pdu(&mut sent, &header(PacketType::Request, BE), |writer| {
-        writer.bytes(&[0; 8])
+        writer.bytes(&[0; 8]);
     });
     let mut made = feed(&mut server(), [&sent[..]]);
     let frame = next_frame(&mut made.output, u16::MAX).unwrap().unwrap();
