@@ -5,4 +5,5 @@ pub mod http;
 pub mod pcap;
 pub mod peer;
 pub mod replica;
+pub mod samba;
 pub mod stand_in;
