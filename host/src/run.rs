@@ -24,6 +24,7 @@ use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, WatchedFile};
 use crate::keyfile::KeyFileError;
 use crate::ledger::{self, BatchLimits, ObservationQueue, QueueLimits};
 use crate::metrics::Metrics;
+use crate::rehearsal::management::{self, ManagementError};
 use crate::rehearsal::{RehearsalHost, SiteKey};
 use crate::relay::{self, Observer, Relay};
 use crate::rpc::Offer;
@@ -40,6 +41,8 @@ pub struct Listeners {
     pub clients: Vec<TcpListener>,
     /// For the admin endpoint.
     pub admin: TcpListener,
+    /// For WS-Management of a rehearsal host, where configured.
+    pub management: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -58,6 +61,12 @@ impl Listeners {
         Ok(Self {
             clients,
             admin: serve::listen(config.admin.listen, false)?,
+            management: config
+                .rehearsal
+                .as_ref()
+                .and_then(|rehearsal| rehearsal.management.as_ref())
+                .map(|management| serve::listen(management.listen, false))
+                .transpose()?,
         })
     }
 }
@@ -74,6 +83,9 @@ pub enum RunError {
     /// The site key cannot be read.
     #[error("cannot read the site key")]
     SiteKey(#[from] KeyFileError),
+    /// The rehearsal host's management cannot be served.
+    #[error("cannot serve the rehearsal host's management")]
+    Management(#[from] ManagementError),
     /// Signals cannot be waited for.
     #[error("cannot wait for SIGHUP")]
     Signals(#[source] std::io::Error),
@@ -145,6 +157,19 @@ impl Replica {
                 key: opened.key.clone(),
             };
             relay = Some(Arc::new(Relay::new(config, Arc::clone(&metrics), Some(observer))));
+        }
+        let section = config
+            .rehearsal
+            .as_ref()
+            .and_then(|rehearsal| rehearsal.management.as_ref());
+        let managed = rehearsal.as_ref().and_then(RehearsalHost::management);
+        if let (Some(section), Some(managed), Some(listener)) = (section, managed, listeners.management) {
+            tasks.spawn(management::serve(
+                section,
+                Arc::clone(managed),
+                listener,
+                beside.clone(),
+            )?);
         }
         let service: Arc<dyn Service> = match (relay.clone(), rehearsal) {
             (Some(relay), None) => relay,

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    management::ManagementConfig,
     message::HostId,
     products::{Catalogue, Product, ProductConfig},
 };
 use crate::{config::Step, ledger::config::ConfigProblem};
 
 /// Intervals that a KMS host may tell its clients, in minutes (SoftwareLicensingService.SetVLActivationInterval).
-const INTERVALS: std::ops::RangeInclusive<u32> = 15..=43_200;
+pub(super) const INTERVALS: std::ops::RangeInclusive<u32> = 15..=43_200;
 
 /// What a rehearsal host is and serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct RehearsalConfig {
     /// Minutes after which an activated client renews, 15..=43200.
     #[serde(default = "default_renewal_interval")]
     pub renewal_interval_minutes: u32,
+    /// WS-Management, for rehearsing whatever manages licensed hosts. Without it the host is licensed from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management: Option<ManagementConfig>,
 }
 
 /// The section, checked.
@@ -44,6 +48,7 @@ pub struct Validated {
     pub(super) catalogue: Catalogue,
     pub(super) activation_interval_minutes: u32,
     pub(super) renewal_interval_minutes: u32,
+    pub(super) management: Option<ManagementConfig>,
 }
 
 impl RehearsalConfig {
@@ -56,6 +61,7 @@ impl RehearsalConfig {
             products: Vec::new(),
             activation_interval_minutes: default_activation_interval(),
             renewal_interval_minutes: default_renewal_interval(),
+            management: None,
         }
     }
 
@@ -85,6 +91,12 @@ impl RehearsalConfig {
                 ));
             }
         }
+        if let Some(management) = &self.management {
+            problems.extend(management.problems().into_iter().map(|mut problem| {
+                problem.path.insert(0, Step::Key("management".to_owned()));
+                problem
+            }));
+        }
         let mut products: Vec<Product> = if self.products.is_empty() {
             Product::known()
         } else {
@@ -113,6 +125,7 @@ impl RehearsalConfig {
                 catalogue: Catalogue::new(products),
                 activation_interval_minutes: self.activation_interval_minutes,
                 renewal_interval_minutes: self.renewal_interval_minutes,
+                management: self.management.clone(),
             }),
             _ => Err(problems),
         }

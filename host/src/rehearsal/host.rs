@@ -3,12 +3,16 @@
 use std::{
     fmt,
     net::IpAddr,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
 };
 
 use super::{
     config::Validated,
     envelope::{self, Binding, EnvelopeError, SiteKey},
+    management::Management,
     message::{Request, Response},
     metrics::RehearsalMetrics,
     products::{Product, canonical_application},
@@ -28,6 +32,8 @@ pub const S_OK: u32 = 0;
 pub const INVALID_DATA: u32 = 0x8007_000D;
 /// HRESULT: the host has no key for this product.
 pub const UNKNOWN_PRODUCT: u32 = 0xC004_F042;
+/// HRESULT: the host key is not activated.
+pub const NOT_ACTIVATED: u32 = 0xC004_F041;
 /// HRESULT: the clocks of client and host differ by more than 4 hours.
 pub const CLOCK_SKEW: u32 = 0xC004_F06C;
 
@@ -63,8 +69,10 @@ pub enum Reason {
     Malformed,
     /// The clocks differ too much.
     Stale,
-    /// No product served here has its IDs.
+    /// No product served here has its IDs, or its key is not installed.
     UnknownProduct,
+    /// The product's host key is installed but not activated.
+    NotActivated,
     /// It, or a later one of the same client, was counted before.
     Replayed,
 }
@@ -78,6 +86,7 @@ impl Reason {
             }
             Self::Stale => CLOCK_SKEW,
             Self::UnknownProduct => UNKNOWN_PRODUCT,
+            Self::NotActivated => NOT_ACTIVATED,
         }
     }
 
@@ -90,6 +99,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::Stale => "stale",
             Self::UnknownProduct => "unknown_product",
+            Self::NotActivated => "not_activated",
             Self::Replayed => "replayed",
         }
     }
@@ -110,6 +120,7 @@ pub struct RehearsalHost {
     refusals: Refusals,
     metrics: RehearsalMetrics,
     microsoft: RareWarning,
+    management: Option<Arc<Management>>,
 }
 
 impl fmt::Debug for RehearsalHost {
@@ -124,7 +135,10 @@ impl RehearsalHost {
     /// A host that counts in `opened`; within a tokio runtime. Its tasks end when it is dropped.
     pub fn start(config: Validated, key: SiteKey, opened: Opened, limits: BatchLimits) -> Self {
         let metrics = RehearsalMetrics::default();
+        let management = config.management.as_ref();
+        let management = management.map(|section| Arc::new(Management::new(section, &config, opened.ledger.clone())));
         Self {
+            management,
             key,
             config,
             pseudonyms: opened.key,
@@ -145,9 +159,15 @@ impl RehearsalHost {
         self.config.catalogue.products()
     }
 
+    /// The licensing state, when it is managed.
+    pub fn management(&self) -> Option<&Arc<Management>> {
+        self.management.as_ref()
+    }
+
     /// Handles the body of one request that arrived at `now`.
     pub async fn handle(&self, body: &[u8], peer: IpAddr, now: Millis) -> Handled {
-        let (request, binding) = match examine(&self.key, &self.config, body, now) {
+        let examined = examine(&self.key, &self.config, body, now).and_then(|accepted| self.licensed(accepted));
+        let (request, binding) = match examined {
             Ok(accepted) => accepted,
             Err(refused) => return self.refuse(refused, peer, now),
         };
@@ -179,6 +199,23 @@ impl RehearsalHost {
             Err(busy @ (Busy::Full | Busy::TimedOut)) => self.busy(&busy),
             Err(Busy::Ledger(error)) => self.busy(&*error),
         }
+    }
+
+    /// Refuses what the managed licensing state does not serve yet.
+    fn licensed(&self, (request, binding): (Request, Binding)) -> Result<(Request, Binding), Refused> {
+        let refusal = self
+            .management
+            .as_ref()
+            .and_then(|management| management.refusal(request.counted_id));
+        let reason = match refusal {
+            None => return Ok((request, binding)),
+            Some(NOT_ACTIVATED) => Reason::NotActivated,
+            Some(_) => Reason::UnknownProduct,
+        };
+        Err(Refused {
+            reason,
+            request: Some(Box::new(request)),
+        })
     }
 
     fn busy(&self, cause: impl fmt::Display) -> Handled {

@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod envelope;
 mod host;
+pub mod management;
 pub mod message;
 mod metrics;
 pub mod products;
@@ -20,5 +21,5 @@ mod refusals;
 
 pub use config::RehearsalConfig;
 pub use envelope::SiteKey;
-pub use host::{CLOCK_SKEW, Handled, INVALID_DATA, Reason, RehearsalHost, S_OK, UNKNOWN_PRODUCT};
+pub use host::{CLOCK_SKEW, Handled, INVALID_DATA, NOT_ACTIVATED, Reason, RehearsalHost, S_OK, UNKNOWN_PRODUCT};
 pub use metrics::RehearsalMetrics;

@@ -1,0 +1,148 @@
+//! The `rehearsal.management` section of the host's configuration.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+use wsman::server::{Credentials, Identity};
+
+use crate::ledger::config::ConfigProblem;
+
+/// WS-Management of a rehearsal host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ManagementConfig {
+    /// Address on which it listens; Windows hosts use port 5986 for HTTPS and 5985 for HTTP.
+    pub listen: SocketAddr,
+    /// The account that may log on: `USER`, or `DOMAIN\USER`.
+    pub username: String,
+    /// File with its password; a line break at its end does not count.
+    pub password_file: PathBuf,
+    /// Certificate chain (PEM) for HTTPS. Without it HTTP is served, with sealed messages only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// The certificate's key (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Whether keys are installed and activated from the start. If not, clients are refused until somebody activates.
+    #[serde(default)]
+    pub starts_licensed: bool,
+    /// Products whose Volume License Pack is missing, by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_packs: Vec<String>,
+    /// The Windows that it shows.
+    #[serde(default)]
+    pub operating_system: OperatingSystem,
+}
+
+/// What `Win32_OperatingSystem` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OperatingSystem {
+    /// Name.
+    pub caption: String,
+    /// Version, such as `10.0.20348`.
+    pub version: String,
+    /// Build, such as `20348`.
+    pub build_number: String,
+    /// 1 client, 2 domain controller, 3 server.
+    pub product_type: u32,
+}
+
+impl Default for OperatingSystem {
+    fn default() -> Self {
+        Self {
+            caption: "Microsoft Windows Server 2022 Standard".to_owned(),
+            version: "10.0.20348".to_owned(),
+            build_number: "20348".to_owned(),
+            product_type: 3,
+        }
+    }
+}
+
+/// Why management cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagementError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not the PEM that it should be.
+    #[error("{} is no PEM file with what is needed", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not go together.
+    #[error("certificate and key of rehearsal.management cannot be used together")]
+    Identity(#[source] rustls::Error),
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] crate::serve::ListenError),
+}
+
+impl ManagementConfig {
+    /// Everything wrong with this section that its types did not catch.
+    pub(crate) fn problems(&self) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        if self.username.is_empty() || self.username.len() > 256 {
+            problems.push(ConfigProblem::at(
+                "username",
+                "must have 1 to 256 characters",
+                "write USER or DOMAIN\\USER",
+            ));
+        }
+        if self.certificate_file.is_some() != self.key_file.is_some() {
+            problems.push(ConfigProblem::at(
+                "certificateFile",
+                "goes with keyFile",
+                "give both for HTTPS, or neither for HTTP with sealed messages",
+            ));
+        }
+        problems
+    }
+
+    pub(super) fn credentials(&self) -> Result<Credentials, ManagementError> {
+        let password = read(&self.password_file)?;
+        let password = password.trim_end_matches(['\r', '\n']).to_owned();
+        Ok(Credentials {
+            user: self.username.clone(),
+            password: password.into(),
+        })
+    }
+
+    pub(super) fn identity(&self) -> Result<Option<Identity>, ManagementError> {
+        let (Some(certificate), Some(key)) = (&self.certificate_file, &self.key_file) else {
+            return Ok(None);
+        };
+        let pem = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ManagementError::Pem {
+                path: path.clone(),
+                source,
+            }
+        };
+        let chain = CertificateDer::pem_slice_iter(read(certificate)?.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(pem(certificate))?;
+        let key = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes()).map_err(pem(key))?;
+        Identity::new(chain, key).map(Some).map_err(ManagementError::Identity)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ManagementError> {
+    std::fs::read_to_string(path).map_err(|source| ManagementError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
