@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{HostConfig, LogFormat, WatchedFile};
 use crate::run::{Listeners, run};
+use crate::serve::raise_open_files;
 use crate::telemetry;
 
 /// A KMS endpoint: a relay to licensed KMS hosts, or a rehearsal host for drills.
@@ -31,6 +32,9 @@ struct Args {
 
 const RUN_FAILED: u8 = 1;
 const CONFIG_WRONG: u8 = 2;
+
+/// Files for licensed hosts, the ledger, the admin endpoint and the runtime.
+const FILES_BESIDE_CONNECTIONS: u64 = 256;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
@@ -63,6 +67,10 @@ pub fn main() -> ExitCode {
 async fn serve(config: HostConfig, file: WatchedFile) -> anyhow::Result<()> {
     let token = CancellationToken::new();
     tokio::spawn(cancel_when_told(token.clone())?);
+    let (files, wanted) = (raise_open_files(), u64::from(config.clients.limits.connections));
+    if files < wanted.saturating_add(FILES_BESIDE_CONNECTIONS) {
+        tracing::warn!(files, wanted, "fewer open files are permitted than clients.limits.connections needs");
+    }
     let listeners = Listeners::bind(&config)?;
     run(config, Some(file), listeners, token).await?;
     Ok(())

@@ -30,6 +30,16 @@ pub fn listen(address: SocketAddr, v6_only: bool) -> Result<TcpListener, ListenE
     bind(address, v6_only).map_err(|source| ListenError { address, source })
 }
 
+/// Raises the process' limit of open files as far as it may: each connection is one. Returns the limit.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    let raised = setrlimit(Resource::Nofile, limit).is_ok();
+    (if raised { limit.maximum } else { before }).unwrap_or(u64::MAX)
+}
+
 fn bind(address: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::accept;
-pub use listen::{ListenError, listen};
+pub use listen::{ListenError, listen, raise_open_files};
 pub use proxy::{MAX_HEADER, Preface, preface};
 
 use crate::admission::{Admission, Refusal};
