@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod rehearsal;
 pub mod relay;
+pub mod routing;
 pub mod rpc;
 pub mod run;
 pub mod sealing;
