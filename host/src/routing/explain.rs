@@ -190,7 +190,7 @@ impl fmt::Display for Explanation {
         match &self.last_answer {
             Some(last) => writeln!(
                 f,
-                "last answered by {} {} ago, {} requests within that day",
+                "last answered by {} {} ago, {} requests within 24 hours",
                 last.host.as_deref().unwrap_or("a host that is gone"),
                 age(last.seconds_ago),
                 last.asks_today

@@ -19,6 +19,7 @@ pub mod fleet;
 pub mod hash;
 mod known;
 pub mod reason;
+pub mod simulate;
 pub mod view;
 
 pub use config::{MixedProductSets, Policy, RoutingConfig, RoutingProblem};

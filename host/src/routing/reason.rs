@@ -102,7 +102,7 @@ words! {
         /// Warm, outside the active set.
         WarmStandby = "warmStandby", "warm, outside the active set";
         /// Cold: after all warm ones.
-        Cold = "cold", "cold: after the warm hosts";
+        Cold = "cold", "after the warm hosts";
         /// By count.
         LowerCount = "lowerCount", "next lower count";
         /// By the configured order.

@@ -21,11 +21,17 @@ fn hosts(names: &[&str]) -> Vec<LicensedHostConfig> {
 }
 
 fn client(n: u32) -> Pseudonym {
-    Pseudonym((u128::from(n) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_le_bytes())
+    Pseudonym(
+        u128::from(n)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+            .to_le_bytes(),
+    )
 }
 
 fn refresh_now(view: &View, ledger: &MemoryLedger, now: Millis) {
-    read(view, ledger, now).now_or_never().unwrap().unwrap();
+    let since = view.since(now);
+    let read = ledger.routes(since, now).now_or_never().unwrap().unwrap();
+    view.absorb(read, since, now);
 }
 
 fn well(_: usize) -> Health {
