@@ -76,6 +76,14 @@ impl Connection {
             .await
             .map_err(|_| ConnectError::ConnectTimeout { server, limit })?
             .map_err(|source| ConnectError::Connect { server, source })?;
+        Self::over(stream, server, options).await
+    }
+
+    /// Binds over a TCP connection that the caller made: from an address of its choice, or behind a PROXY header.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn over(stream: TcpStream, server: SocketAddr, options: &ConnectOptions) -> Result<Self, ConnectError> {
         let limit = options.bind_timeout;
         timeout(limit, Self::bind(stream, server, options))
             .await
