@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::admission::Refusal;
 use crate::ledger::QueueStats;
+use crate::routing::Reason;
 
 /// Seconds, from half a millisecond to 16 seconds.
 fn latency() -> Histogram {
@@ -23,6 +24,11 @@ fn latency() -> Histogram {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteReason {
     reason: &'static str,
 }
 
@@ -137,6 +143,9 @@ pub struct Metrics {
     /// Requests that found no eligible licensed host.
     pub no_host: Counter,
     host_up: Family<HostLabel, Gauge>,
+    routed: [Counter; Reason::ALL.len()],
+    /// Distinct clients within 30 days, as routing knows.
+    pub distinct_clients: Gauge,
     /// Generation of the configuration in use: 1 at the start, one more with each reload.
     pub config_generation: Gauge,
     /// Whether the last look at the configuration file found it good.
@@ -172,6 +181,8 @@ pub struct Now {
     pub sources: u64,
     /// Whether the replica is draining.
     pub draining: bool,
+    /// Hosts in the active set, in relay mode.
+    pub active_hosts: Option<usize>,
     /// Observations on their way to the ledger, in relay mode.
     pub observations: Option<QueueStats>,
 }
@@ -263,6 +274,16 @@ impl Metrics {
             host_up.clone(),
         );
 
+        let family = Family::<RouteReason, Counter>::default();
+        registry.register("routing_decisions", "Requests by why their first host was the first", family.clone());
+        let mut reasons = Reason::ALL.iter();
+        let routed = std::array::from_fn(|_| {
+            let reason = reasons.next().map_or("", |reason| reason.as_str());
+            family.get_or_create_owned(&RouteReason { reason })
+        });
+        let distinct_clients = Gauge::default();
+        registry.register("distinct_clients", "Distinct clients within 30 days", distinct_clients.clone());
+
         let config_generation = Gauge::default();
         registry.register(
             "config_generation",
@@ -297,6 +318,8 @@ impl Metrics {
             retries,
             no_host,
             host_up,
+            routed,
+            distinct_clients,
             config_generation,
             config_good,
             config_reloads,
@@ -351,6 +374,14 @@ impl Metrics {
             .position(|(known, _)| *known == version)
             .unwrap_or(VERSIONS.len());
         if let Some(counter) = self.versions.get(index) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a routing decision.
+    pub fn routed(&self, reason: Reason) {
+        let counter = Reason::ALL.iter().position(|known| *known == reason).and_then(|at| self.routed.get(at));
+        if let Some(counter) = counter {
             counter.inc();
         }
     }
@@ -413,6 +444,10 @@ impl Metrics {
             "gauge",
             u64::from(now.draining),
         );
+        if let Some(active) = now.active_hosts {
+            let active = u64::try_from(active).unwrap_or(u64::MAX);
+            sample("active_hosts", "Licensed hosts in the active set", "gauge", active);
+        }
         if let Some(QueueStats {
             depth,
             written,

@@ -22,11 +22,12 @@ use crate::admin::{self, ConfigStatus, ReloadResult, Source};
 use crate::admission::{Admission, Rules};
 use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, WatchedFile};
 use crate::keyfile::KeyFileError;
-use crate::ledger::{self, BatchLimits, ObservationQueue, QueueLimits};
+use crate::ledger::{self, BatchLimits, Millis, ObservationQueue, Opened, QueueLimits};
 use crate::metrics::Metrics;
 use crate::rehearsal::management::{self, ManagementError};
 use crate::rehearsal::{RehearsalHost, SiteKey};
-use crate::relay::{self, Observer, Relay};
+use crate::relay::{self, Guide, Relay};
+use crate::routing::{self, Snapshot, View};
 use crate::rpc::Offer;
 use crate::serve::{self, Drained, ListenError, Patience, Server, Service};
 use rehearsal::Rehearsal;
@@ -147,29 +148,15 @@ impl Replica {
         let admission = Arc::new(Admission::new(Rules::new(&config.clients)));
         let (tasks, beside) = (TaskTracker::new(), CancellationToken::new());
         let (mut relay, mut queue) = (None, None);
-        if let Some(config) = &config.relay {
+        if let Some(relay_config) = &config.relay {
             let (started, writer) =
                 ObservationQueue::start(Arc::clone(&opened.ledger), QueueLimits::default(), beside.clone());
             tasks.spawn(writer);
             queue = Some(started.clone());
-            let observer = Observer {
-                queue: started,
-                key: opened.key.clone(),
-            };
-            relay = Some(Arc::new(Relay::new(config, Arc::clone(&metrics), Some(observer))));
-        }
-        let section = config
-            .rehearsal
-            .as_ref()
-            .and_then(|rehearsal| rehearsal.management.as_ref());
-        let managed = rehearsal.as_ref().and_then(RehearsalHost::management);
-        if let (Some(section), Some(managed), Some(listener)) = (section, managed, listeners.management) {
-            tasks.spawn(management::serve(
-                section,
-                Arc::clone(managed),
-                listener,
-                beside.clone(),
-            )?);
+            let view = Arc::new(View::new(&config.routing, &relay_config.licensed_hosts, wall_clock()));
+            tasks.spawn(refresh(Arc::clone(&view), &opened, &metrics, &beside));
+            let guide = Guide { view, queue: started, key: opened.key.clone() };
+            relay = Some(Arc::new(Relay::new(relay_config, guide, Arc::clone(&metrics))));
         }
         let service: Arc<dyn Service> = match (relay.clone(), rehearsal) {
             (Some(relay), None) => relay,
@@ -248,7 +235,7 @@ impl Replica {
         let needs_restart = config.needs_restart(&new);
         self.source.admission.replace(Rules::new(&new.clients));
         if let (Some(relay), Some(relay_config)) = (&self.source.relay, &new.relay) {
-            relay.replace(relay_config);
+            relay.replace(relay_config, &new.routing);
         }
         self.server.replace(offer(&new), Patience::new(&new.clients));
         // What waits for a restart stays as it is, so that it is still seen to differ at the next change.
@@ -338,6 +325,26 @@ fn offer(config: &HostConfig) -> Offer {
         .relay
         .as_ref()
         .map_or_else(Offer::kms, |relay| relay.interface.offer())
+}
+
+/// Keeps routing's view up with the ledger, and the metrics with the view.
+fn refresh(
+    view: Arc<View>,
+    opened: &Opened,
+    metrics: &Arc<Metrics>,
+    token: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let metrics = Arc::clone(metrics);
+    let seen = move |snapshot: &Snapshot| {
+        let clients = i64::try_from(snapshot.fleet.distinct_clients).unwrap_or(i64::MAX);
+        metrics.distinct_clients.set(clients);
+    };
+    routing::refresh(view, Arc::clone(&opened.ledger), wall_clock, seen, token.clone())
+}
+
+/// The wall clock, where the edge needs it.
+fn wall_clock() -> Millis {
+    Millis(jiff::Timestamp::now().as_millisecond())
 }
 
 async fn trim(admission: Arc<Admission>) {

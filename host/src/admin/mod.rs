@@ -6,6 +6,7 @@
 //! | `/healthz` | liveness: the process answers |
 //! | `/readyz` | readiness: started and not draining. Never tied to licensed hosts: if all of them are away, other replicas fare no better |
 //! | `/status` | JSON, see [`Status`] |
+//! | `/explain/ADDRESS` | JSON: where a client of that address would go now, and why ([`Explanation`](crate::routing::Explanation)) |
 //! | `/` | the page |
 
 mod page;
@@ -14,7 +15,7 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
@@ -34,6 +35,7 @@ pub async fn serve(listener: TcpListener, source: Arc<Source>, token: Cancellati
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
+        .route("/explain/{address}", get(explain))
         .with_state(source);
     let ended = axum::serve(listener, app)
         .with_graceful_shutdown(token.cancelled_owned())
@@ -48,6 +50,7 @@ async fn metrics(State(source): State<Arc<Source>>) -> impl IntoResponse {
         connections: u64::try_from(source.admission.open()).unwrap_or(u64::MAX),
         sources: u64::try_from(source.admission.sources()).unwrap_or(u64::MAX),
         draining: source.is_draining(),
+        active_hosts: source.relay.as_ref().map(|relay| relay.routing().active_set.len()),
         observations: source.queue.as_ref().map(ObservationQueue::stats),
     };
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -66,6 +69,16 @@ async fn readyz(State(source): State<Arc<Source>>) -> impl IntoResponse {
 
 async fn status(State(source): State<Arc<Source>>) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], Json(source.status().await))
+}
+
+async fn explain(State(source): State<Arc<Source>>, Path(address): Path<String>) -> axum::response::Response {
+    let Ok(address) = address.parse() else {
+        return (StatusCode::BAD_REQUEST, "not an IP address\n").into_response();
+    };
+    match &source.relay {
+        Some(relay) => Json(relay.explain(address)).into_response(),
+        None => (StatusCode::NOT_FOUND, "a rehearsal host routes no clients\n").into_response(),
+    }
 }
 
 async fn page(State(source): State<Arc<Source>>) -> impl IntoResponse {

@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use super::status::{Observations, Status};
 use crate::ledger::{ApplicationCount, Millis, StoredEvent};
-use crate::relay::LicensedHostStatus;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -87,7 +86,7 @@ fn write(page: &mut String, status: &Status) -> fmt::Result {
     }
     numbers(page, status)?;
     if !status.licensed_hosts.is_empty() {
-        licensed_hosts(page, &status.licensed_hosts)?;
+        licensed_hosts(page, status)?;
     }
     counts(page, status)?;
     events(page, &status.ledger.recent_events)?;
@@ -148,13 +147,25 @@ fn numbers(page: &mut String, status: &Status) -> fmt::Result {
     Ok(())
 }
 
-fn licensed_hosts(page: &mut String, hosts: &[LicensedHostStatus]) -> fmt::Result {
+fn licensed_hosts(page: &mut String, status: &Status) -> fmt::Result {
+    page.push_str("<div class=\"card\" id=\"licensed-hosts\"><h2>Licensed hosts</h2>");
+    if let Some(routing) = &status.routing {
+        write!(
+            page,
+            "<p>Active set: <strong>{}</strong> <span class=\"dim\">· {} distinct clients in 30 days, required count {} · \
+             {}</span></p>",
+            Escaped(routing.active_set.join(", ")),
+            routing.distinct_clients,
+            routing.required_count,
+            routing.knowledge.sentence(),
+        )?;
+    }
     page.push_str(
-        "<div class=\"card\" id=\"licensed-hosts\"><h2>Licensed hosts</h2><table><tr><th>Host</th><th>Address</th>\
-         <th>Health</th><th class=\"n\">Latency</th><th class=\"n\">Answered</th><th class=\"n\">Failed</th>\
+        "<table><tr><th>Host</th><th>Address</th><th>Health</th><th>Part</th><th class=\"n\">Count</th><th class=\"n\">Latency</th><th class=\"n\">Answered</th><th class=\"n\">Failed</th>\
          <th>Last failure</th></tr>",
     );
-    for host in hosts {
+    for host in &status.licensed_hosts {
+        let part = status.routing.iter().flat_map(|routing| &routing.hosts).find(|part| part.name == host.name);
         let class = match host.health {
             "well" => "good",
             "ejected" => "bad",
@@ -163,10 +174,13 @@ fn licensed_hosts(page: &mut String, hosts: &[LicensedHostStatus]) -> fmt::Resul
         write!(
             page,
             "<tr><td><strong>{}</strong></td><td><code>{}</code></td><td><span class=\"pill {class}\">{}</span></td>\
-             <td class=\"n\">",
+             <td title=\"{}\">{}</td><td class=\"n\">{}</td><td class=\"n\">",
             Escaped(&host.name),
             Escaped(&host.address),
             host.health,
+            part.map_or("", |part| part.state.sentence()),
+            part.map_or("–", |part| part.state.as_str()),
+            part.map_or(0, |part| part.count),
         )?;
         match host.latency_millis {
             Some(millis) => write!(page, "{millis:.1} ms")?,

@@ -11,6 +11,7 @@ use crate::admission::Admission;
 use crate::ledger::{ApplicationCount, Ledger, Millis, ObservationQueue, QueueStats, StoredEvent};
 use crate::metrics::Metrics;
 use crate::relay::{LicensedHostStatus, Relay};
+use crate::routing::RoutingStatus;
 
 /// How long the ledger's store may take to answer for a status.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
@@ -45,6 +46,9 @@ pub struct Status {
     /// Licensed hosts, in relay mode.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub licensed_hosts: Vec<LicensedHostStatus>,
+    /// How clients are spread over them, in relay mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing: Option<RoutingStatus>,
     /// The ledger.
     pub ledger: LedgerStatus,
 }
@@ -190,6 +194,7 @@ impl Source {
             requests: self.metrics.requests().collect(),
             refusals: self.metrics.refusals().collect(),
             licensed_hosts: self.relay.as_ref().map(|relay| relay.status(now)).unwrap_or_default(),
+            routing: self.relay.as_ref().map(|relay| relay.routing()),
             ledger,
         }
     }

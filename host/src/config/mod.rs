@@ -36,6 +36,7 @@ use check::Check;
 
 use crate::ledger::LedgerConfig;
 use crate::rehearsal::RehearsalConfig;
+use crate::routing::{RoutingConfig, RoutingProblem};
 
 /// Port of the admin endpoint.
 pub const ADMIN_PORT: u16 = 9688;
@@ -65,6 +66,9 @@ pub struct HostConfig {
     /// Where clients, counts and events are recorded. A change needs a restart.
     #[serde(default)]
     pub ledger: LedgerConfig,
+    /// How clients are spread over licensed hosts.
+    #[serde(default)]
+    pub routing: RoutingConfig,
     /// How long requests in flight may take to finish when the replica is told to stop.
     #[serde(default = "default_drain")]
     pub drain_grace_period: Period,
@@ -185,6 +189,9 @@ impl HostConfig {
             check.section("rehearsal", rehearsal.problems());
         }
         check.section("ledger", self.ledger.problems());
+        for RoutingProblem { field, message, hint } in self.routing.problems() {
+            check.problem(["routing", field], message, hint);
+        }
         self.clients.check(check);
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             check.problem(

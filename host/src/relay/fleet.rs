@@ -1,10 +1,12 @@
-//! The licensed hosts of one configuration, and in which order they are asked.
+//! The licensed hosts of one configuration.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::host::LicensedHost;
 use crate::config::{InterfaceConfig, RelayConfig, WhenNoHost};
 use crate::metrics::Metrics;
+use crate::routing;
 
 /// The licensed hosts of one configuration.
 #[derive(Debug)]
@@ -25,21 +27,29 @@ impl Fleet {
                 None => Arc::new(LicensedHost::new(host.clone(), config, metrics.host(&host.name))),
             }
         });
-        let mut hosts: Vec<_> = hosts.collect();
-        // Weight 0: only when no other answers. The sort is stable, so the order is otherwise the configured one.
-        hosts.sort_by_key(|host| host.config.weight == 0);
         Self {
-            hosts,
+            hosts: hosts.collect(),
             when_no_host: config.when_no_host,
             kms: config.interface.uuid == InterfaceConfig::default().uuid,
         }
     }
 
-    /// The hosts in the order in which a request is offered to them.
-    pub(super) fn order(&self) -> impl Iterator<Item = &Arc<LicensedHost>> {
-        let licensed =
-            |host: &&Arc<LicensedHost>| host.config.facts.as_ref().and_then(|fact| fact.licensed) != Some(false);
-        self.hosts.iter().filter(licensed)
+    /// The host that routing knows at an index. Around a reload routing may know another list than this; then it is
+    /// found by its name, or not at all.
+    pub(super) fn host(&self, known: &routing::Fleet, at: usize) -> Option<&LicensedHost> {
+        let name = known.hosts.get(at).map(|host| host.name.as_str())?;
+        let same = |host: &&Arc<LicensedHost>| host.config.name == name;
+        self.hosts.get(at).filter(same).or_else(|| self.hosts.iter().find(same)).map(AsRef::as_ref)
+    }
+
+    /// What routing is told of each host's health. A host that waits for its trial counts as well: the next request is
+    /// the trial.
+    pub(super) fn healths(&self, known: &routing::Fleet) -> impl Fn(usize) -> routing::Health {
+        let now = Instant::now();
+        move |at| match self.host(known, at).and_then(|host| host.ejected_since(now)) {
+            None => routing::Health::Well,
+            Some(since) => routing::Health::Ejected { lasting: now.saturating_duration_since(since) },
+        }
     }
 
     /// All hosts.

@@ -117,6 +117,18 @@ impl LicensedHost {
         !self.troubled.load(Ordering::Relaxed) || self.health().begin(now)
     }
 
+    /// Since when the host is ejected, if it is and not even a trial is due.
+    pub(super) fn ejected_since(&self, now: Instant) -> Option<Instant> {
+        if !self.troubled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let health = self.health();
+        match health.eligibility(now) {
+            Eligibility::Ejected { .. } => health.ejected_since(),
+            Eligibility::Well | Eligibility::Trial => None,
+        }
+    }
+
     /// Calls the host: on a connection that is kept, else on a new one. A kept connection that turns out to have been
     /// closed meanwhile is no failure of the host, so the call is made again on a new one.
     pub(super) async fn call(&self, call: &Call, deadline: Instant) -> Attempt {

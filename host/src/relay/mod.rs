@@ -5,7 +5,7 @@
 //! the return code behind a response, for its metrics.
 //!
 //! ```text
-//! Call --> Fleet::order (who) --> LicensedHost::call (pool, one attempt) --> Reply
+//! Call --> routing::decide (who) --> LicensedHost::call (pool, one attempt) --> Reply
 //!             ^  next host while no host has answered and the client's time allows
 //! ```
 //!
@@ -24,62 +24,52 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
+use smallvec::SmallVec;
 
 pub use health::{Eligibility, Health};
 pub use host::{LastFailure, LicensedHostStatus};
 pub use upkeep::upkeep;
 
 use crate::config::{RelayConfig, WhenNoHost};
-use crate::ledger::{Answered, LedgerKey, Millis, ObservationQueue};
+use crate::ledger::{Answered, LedgerKey, Millis, ObservationQueue, Pseudonym};
 use crate::metrics::Metrics;
+use crate::routing::{Explanation, RoutingConfig, RoutingStatus, View};
 use crate::rpc::{Answer, Call, FaultStatus, Reply};
 use crate::serve::{Client, Outcome, Service};
 use crate::telemetry::Quiet;
 use fleet::Fleet;
-use host::Attempt;
+use host::{Attempt, LicensedHost};
 
 /// The relay service.
 #[derive(Debug)]
 pub struct Relay {
     fleet: ArcSwap<Fleet>,
+    guide: Guide,
     metrics: Arc<Metrics>,
-    observer: Option<Observer>,
     quiet: Quiet,
 }
 
-/// Tells the ledger who was answered by whom, without waiting for it.
+/// Where clients go, and who is told where they went. Neither waits for the ledger.
 #[derive(Debug)]
-pub struct Observer {
+pub struct Guide {
+    /// What is known of the licensed hosts' counts and of clients' last answers.
+    pub view: Arc<View>,
     /// Takes observations while the ledger's store is slow or away.
     pub queue: ObservationQueue,
     /// Turns addresses into pseudonyms.
     pub key: LedgerKey,
 }
 
-impl Observer {
-    fn answered(&self, source: IpAddr, host: &str, at: Millis) {
-        self.queue.offer(Answered {
-            client: self.key.address(source),
-            host: host.to_owned(),
-            at,
-        });
-    }
-}
-
 impl Relay {
     /// A relay to the configured hosts. Nothing is connected yet.
-    pub fn new(config: &RelayConfig, metrics: Arc<Metrics>, observer: Option<Observer>) -> Self {
+    pub fn new(config: &RelayConfig, guide: Guide, metrics: Arc<Metrics>) -> Self {
         let fleet = Fleet::new(config, None, &metrics);
-        Self {
-            fleet: ArcSwap::from_pointee(fleet),
-            metrics,
-            observer,
-            quiet: Quiet::default(),
-        }
+        Self { fleet: ArcSwap::from_pointee(fleet), guide, metrics, quiet: Quiet::default() }
     }
 
     /// Takes over a changed configuration. Hosts that did not change keep their connections and their health.
-    pub fn replace(&self, config: &RelayConfig) {
+    pub fn replace(&self, config: &RelayConfig, routing: &RoutingConfig) {
+        self.guide.view.replace(routing, &config.licensed_hosts, wall_clock());
         let before = self.fleet.load_full();
         let fleet = Fleet::new(config, Some(&before), &self.metrics);
         for gone in before.names().filter(|name| !fleet.names().any(|kept| kept == *name)) {
@@ -100,8 +90,9 @@ impl Relay {
         {
             self.metrics.version(version);
         }
+        let client_is = self.guide.key.address(client.source);
         let mut tried = false;
-        for host in fleet.order() {
+        for host in self.order(&fleet, client_is) {
             let now = Instant::now();
             if now >= client.deadline {
                 break;
@@ -114,14 +105,35 @@ impl Relay {
             }
             tried = true;
             if let Attempt::Reply(reply) = host.call(call, client.deadline).await {
-                if let (Some(observer), Reply::Stub(..)) = (&self.observer, &reply) {
-                    let at = Millis(jiff::Timestamp::now().as_millisecond());
-                    observer.answered(client.source, &host.config.name, at);
+                if let Reply::Stub(..) = reply {
+                    let (host, at) = (host.config.name.clone(), wall_clock());
+                    self.guide.queue.offer(Answered { client: client_is, host, at });
                 }
                 return Outcome::Answer(self.answer(&fleet, reply));
             }
         }
         self.no_host(fleet.when_no_host, tried)
+    }
+
+    /// The hosts to try for a client, first to last.
+    fn order<'f>(&self, fleet: &'f Fleet, client: Pseudonym) -> SmallVec<[&'f LicensedHost; 8]> {
+        let snapshot = self.guide.view.load();
+        let decision = snapshot.decide(fleet.healths(&snapshot.fleet), client, wall_clock());
+        self.metrics.routed(decision.reason);
+        decision.order.iter().filter_map(|tried| fleet.host(&snapshot.fleet, tried.host)).collect()
+    }
+
+    /// The fleet as routing sees it.
+    pub fn routing(&self) -> RoutingStatus {
+        let (fleet, snapshot) = (self.fleet.load(), self.guide.view.load());
+        snapshot.status(fleet.healths(&snapshot.fleet), wall_clock())
+    }
+
+    /// Why a client of this address would go where it would go now.
+    pub fn explain(&self, source: IpAddr) -> Explanation {
+        let (fleet, snapshot) = (self.fleet.load(), self.guide.view.load());
+        let client = self.guide.key.address(source.to_canonical());
+        snapshot.explain(fleet.healths(&snapshot.fleet), client, wall_clock())
     }
 
     fn answer(&self, fleet: &Fleet, reply: Reply) -> Answer {
@@ -153,6 +165,11 @@ impl Relay {
             WhenNoHost::Fault => Outcome::Answer(Answer::Fault(FaultStatus::WIN32_SERVER_UNAVAILABLE)),
         }
     }
+}
+
+/// The wall clock, where the edge needs it.
+fn wall_clock() -> Millis {
+    Millis(jiff::Timestamp::now().as_millisecond())
 }
 
 impl Service for Relay {
