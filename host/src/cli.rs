@@ -69,7 +69,11 @@ async fn serve(config: HostConfig, file: WatchedFile) -> anyhow::Result<()> {
     tokio::spawn(cancel_when_told(token.clone())?);
     let (files, wanted) = (raise_open_files(), u64::from(config.clients.limits.connections));
     if files < wanted.saturating_add(FILES_BESIDE_CONNECTIONS) {
-        tracing::warn!(files, wanted, "fewer open files are permitted than clients.limits.connections needs");
+        tracing::warn!(
+            files,
+            wanted,
+            "fewer open files are permitted than clients.limits.connections needs"
+        );
     }
     let listeners = Listeners::bind(&config)?;
     run(config, Some(file), listeners, token).await?;

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::admission::Refusal;
 use crate::ledger::QueueStats;
-use crate::routing::Reason;
+use crate::routing;
 
 /// Seconds, from half a millisecond to 16 seconds.
 fn latency() -> Histogram {
@@ -24,11 +24,6 @@ fn latency() -> Histogram {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteReason {
     reason: &'static str,
 }
 
@@ -143,7 +138,7 @@ pub struct Metrics {
     /// Requests that found no eligible licensed host.
     pub no_host: Counter,
     host_up: Family<HostLabel, Gauge>,
-    routed: [Counter; Reason::ALL.len()],
+    routed: [Counter; routing::Reason::ALL.len()],
     /// Distinct clients within 30 days, as routing knows.
     pub distinct_clients: Gauge,
     /// Generation of the configuration in use: 1 at the start, one more with each reload.
@@ -274,15 +269,23 @@ impl Metrics {
             host_up.clone(),
         );
 
-        let family = Family::<RouteReason, Counter>::default();
-        registry.register("routing_decisions", "Requests by why their first host was the first", family.clone());
-        let mut reasons = Reason::ALL.iter();
+        let family = Family::<Reason, Counter>::default();
+        registry.register(
+            "routing_decisions",
+            "Requests by why their first host was the first",
+            family.clone(),
+        );
+        let mut reasons = routing::Reason::ALL.iter();
         let routed = std::array::from_fn(|_| {
             let reason = reasons.next().map_or("", |reason| reason.as_str());
-            family.get_or_create_owned(&RouteReason { reason })
+            family.get_or_create_owned(&Reason { reason })
         });
         let distinct_clients = Gauge::default();
-        registry.register("distinct_clients", "Distinct clients within 30 days", distinct_clients.clone());
+        registry.register(
+            "distinct_clients",
+            "Distinct clients within 30 days",
+            distinct_clients.clone(),
+        );
 
         let config_generation = Gauge::default();
         registry.register(
@@ -379,8 +382,11 @@ impl Metrics {
     }
 
     /// Counts a routing decision.
-    pub fn routed(&self, reason: Reason) {
-        let counter = Reason::ALL.iter().position(|known| *known == reason).and_then(|at| self.routed.get(at));
+    pub fn routed(&self, reason: routing::Reason) {
+        let counter = routing::Reason::ALL
+            .iter()
+            .position(|known| *known == reason)
+            .and_then(|at| self.routed.get(at));
         if let Some(counter) = counter {
             counter.inc();
         }

@@ -20,14 +20,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, ConfigStatus, ReloadResult, Source};
 use crate::admission::{Admission, Rules};
-use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, WatchedFile};
+use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, RelayConfig, WatchedFile};
 use crate::keyfile::KeyFileError;
 use crate::ledger::{self, BatchLimits, Millis, ObservationQueue, Opened, QueueLimits};
 use crate::metrics::Metrics;
 use crate::rehearsal::management::{self, ManagementError};
 use crate::rehearsal::{RehearsalHost, SiteKey};
 use crate::relay::{self, Guide, Relay};
-use crate::routing::{self, Snapshot, View};
+use crate::routing::{self, RoutingConfig, Snapshot, View};
 use crate::rpc::Offer;
 use crate::serve::{self, Drained, ListenError, Patience, Server, Service};
 use rehearsal::Rehearsal;
@@ -147,16 +147,25 @@ impl Replica {
         metrics.config_good.set(1);
         let admission = Arc::new(Admission::new(Rules::new(&config.clients)));
         let (tasks, beside) = (TaskTracker::new(), CancellationToken::new());
-        let (mut relay, mut queue) = (None, None);
-        if let Some(relay_config) = &config.relay {
-            let (started, writer) =
-                ObservationQueue::start(Arc::clone(&opened.ledger), QueueLimits::default(), beside.clone());
-            tasks.spawn(writer);
-            queue = Some(started.clone());
-            let view = Arc::new(View::new(&config.routing, &relay_config.licensed_hosts, wall_clock()));
-            tasks.spawn(refresh(Arc::clone(&view), &opened, &metrics, &beside));
-            let guide = Guide { view, queue: started, key: opened.key.clone() };
-            relay = Some(Arc::new(Relay::new(relay_config, guide, Arc::clone(&metrics))));
+        let (relay, queue) = match &config.relay {
+            Some(section) => {
+                let (relay, queue) = relaying(section, &config.routing, &opened, &metrics, &tasks, &beside);
+                (Some(relay), Some(queue))
+            }
+            None => (None, None),
+        };
+        let section = config
+            .rehearsal
+            .as_ref()
+            .and_then(|rehearsal| rehearsal.management.as_ref());
+        let managed = rehearsal.as_ref().and_then(RehearsalHost::management);
+        if let (Some(section), Some(managed), Some(listener)) = (section, managed, listeners.management) {
+            tasks.spawn(management::serve(
+                section,
+                Arc::clone(managed),
+                listener,
+                beside.clone(),
+            )?);
         }
         let service: Arc<dyn Service> = match (relay.clone(), rehearsal) {
             (Some(relay), None) => relay,
@@ -327,19 +336,39 @@ fn offer(config: &HostConfig) -> Offer {
         .map_or_else(Offer::kms, |relay| relay.interface.offer())
 }
 
-/// Keeps routing's view up with the ledger, and the metrics with the view.
-fn refresh(
-    view: Arc<View>,
+/// A relay, and what runs beside it: the writer of its observations, and routing's view of the ledger.
+fn relaying(
+    section: &RelayConfig,
+    routing: &RoutingConfig,
     opened: &Opened,
     metrics: &Arc<Metrics>,
-    token: &CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let metrics = Arc::clone(metrics);
-    let seen = move |snapshot: &Snapshot| {
-        let clients = i64::try_from(snapshot.fleet.distinct_clients).unwrap_or(i64::MAX);
-        metrics.distinct_clients.set(clients);
+    tasks: &TaskTracker,
+    beside: &CancellationToken,
+) -> (Arc<Relay>, ObservationQueue) {
+    let ledger = || Arc::clone(&opened.ledger);
+    let (queue, writer) = ObservationQueue::start(ledger(), QueueLimits::default(), beside.clone());
+    tasks.spawn(writer);
+    let view = Arc::new(View::new(routing, &section.licensed_hosts, wall_clock()));
+    let seen = {
+        let metrics = Arc::clone(metrics);
+        move |snapshot: &Snapshot| {
+            let clients = i64::try_from(snapshot.fleet.distinct_clients).unwrap_or(i64::MAX);
+            metrics.distinct_clients.set(clients);
+        }
     };
-    routing::refresh(view, Arc::clone(&opened.ledger), wall_clock, seen, token.clone())
+    tasks.spawn(routing::refresh(
+        Arc::clone(&view),
+        ledger(),
+        wall_clock,
+        seen,
+        beside.clone(),
+    ));
+    let guide = Guide {
+        view,
+        queue: queue.clone(),
+        key: opened.key.clone(),
+    };
+    (Arc::new(Relay::new(section, guide, Arc::clone(metrics))), queue)
 }
 
 /// The wall clock, where the edge needs it.

@@ -14,7 +14,11 @@ use system_tests::stand_in::{Does, StandIn};
 
 fn relay_to(hosts: &[(&str, &StandIn)], more: &str) -> String {
     let hosts: Vec<String> = hosts.iter().map(|(name, host)| host.item(name)).collect();
-    format!("relay:\n  licensedHosts: [{}]\n{more}", hosts.join(", "))
+    // In the configured order, so that each test knows who is asked first.
+    format!(
+        "routing: {{policy: preference}}\nrelay:\n  licensedHosts: [{}]\n{more}",
+        hosts.join(", ")
+    )
 }
 
 async fn connect(replica: &Replica, syntax: TransferSyntax) -> Result<Connection> {
@@ -210,6 +214,27 @@ async fn probes_eject_a_host_that_is_away_without_costing_a_client_anything() ->
     assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!");
     assert_eq!(replica.metric("okms_relay_retries_total").await?, 0.0);
     assert_eq!(second.calls().len(), 1, "a probe binds, but calls nothing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_probe_readmits_a_host_that_is_back_without_a_client_in_need() -> Result<()> {
+    let gone = StandIn::start(Does::Closes)?;
+    let (address, item) = (gone.address, gone.item("a"));
+    drop(gone);
+    let health = "{probeInterval: 100ms, ejectFor: 60s}";
+    let replica = Replica::start(&format!("relay: {{licensedHosts: [{item}], health: {health}}}\n"))?;
+    replica
+        .status_becomes("it is ejected", |status| {
+            status["licensedHosts"][0]["health"] == "ejected"
+        })
+        .await?;
+    let back = restart(address).await?;
+    replica
+        .status_becomes("it is back", |status| status["licensedHosts"][0]["health"] == "well")
+        .await?;
+    assert_eq!(replica.metric("okms_licensed_host_up{host=\"a\"}").await?, 1.0);
+    assert_eq!(back.calls().len(), 0);
     Ok(())
 }
 

@@ -33,7 +33,9 @@ async fn changed_hosts_and_networks_are_taken_over_and_bad_content_is_not() -> R
     let write = |hosts: &str, more: &str| {
         fs::write(
             &file,
-            with_ports(&format!("relay: {{licensedHosts: [{hosts}]}}\n{more}")),
+            with_ports(&format!(
+                "routing: {{policy: preference}}\nrelay: {{licensedHosts: [{hosts}]}}\n{more}"
+            )),
         )
     };
     write(&one.item("one"), "")?;
@@ -58,7 +60,7 @@ async fn changed_hosts_and_networks_are_taken_over_and_bad_content_is_not() -> R
         .as_str()
         .unwrap_or_default()
         .to_owned();
-    assert!(error.contains("config.yaml:3:") && error.contains("adress"), "{error}");
+    assert!(error.contains("config.yaml:4:") && error.contains("adress"), "{error}");
     assert_eq!(status["config"]["generation"], 2);
     assert_eq!(replica.metric("okms_config_good").await?, 0.0);
     assert_eq!(ask(&replica).await?, b"two!", "the configuration before stays in use");

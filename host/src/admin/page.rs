@@ -165,7 +165,11 @@ fn licensed_hosts(page: &mut String, status: &Status) -> fmt::Result {
          <th>Last failure</th></tr>",
     );
     for host in &status.licensed_hosts {
-        let part = status.routing.iter().flat_map(|routing| &routing.hosts).find(|part| part.name == host.name);
+        let part = status
+            .routing
+            .iter()
+            .flat_map(|routing| &routing.hosts)
+            .find(|part| part.name == host.name);
         let class = match host.health {
             "well" => "good",
             "ejected" => "bad",

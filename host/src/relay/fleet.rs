@@ -39,7 +39,11 @@ impl Fleet {
     pub(super) fn host(&self, known: &routing::Fleet, at: usize) -> Option<&LicensedHost> {
         let name = known.hosts.get(at).map(|host| host.name.as_str())?;
         let same = |host: &&Arc<LicensedHost>| host.config.name == name;
-        self.hosts.get(at).filter(same).or_else(|| self.hosts.iter().find(same)).map(AsRef::as_ref)
+        self.hosts
+            .get(at)
+            .filter(same)
+            .or_else(|| self.hosts.iter().find(same))
+            .map(AsRef::as_ref)
     }
 
     /// What routing is told of each host's health. A host that waits for its trial counts as well: the next request is
@@ -48,7 +52,9 @@ impl Fleet {
         let now = Instant::now();
         move |at| match self.host(known, at).and_then(|host| host.ejected_since(now)) {
             None => routing::Health::Well,
-            Some(since) => routing::Health::Ejected { lasting: now.saturating_duration_since(since) },
+            Some(since) => routing::Health::Ejected {
+                lasting: now.saturating_duration_since(since),
+            },
         }
     }
 

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! well --(ejectAfter failures in a row)--> ejected --(time over, or a probe succeeds)--> one trial
-//!  ^                                          ^                                            |
-//!  |                                          +---------- fails: twice as long ------------+
-//!  +------------------------------------------------------ succeeds ----------------------+
+//!  ^                                        |   ^                                          |
+//!  |                                        |   +--------- fails: twice as long -----------+
+//!  +-- a probe succeeds, where it only -----+                                              |
+//!  |   could not be reached                                                                |
+//!  +----------------------------------------------------- succeeds ------------------------+
 //! ```
 
 use std::time::{Duration, Instant};
@@ -28,10 +30,21 @@ pub enum Eligibility {
     },
 }
 
+/// In what a host failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It could not be connected and bound.
+    Reach,
+    /// It was bound, but did not answer a call.
+    Answer,
+}
+
 /// The health of one host.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     failures: u32,
+    /// In what it failed last, since it was well.
+    last: Option<Failure>,
     ejected: Option<Ejected>,
 }
 
@@ -71,21 +84,26 @@ impl Health {
     /// A call was answered. True if that ended an ejection.
     pub fn succeeded(&mut self) -> bool {
         self.failures = 0;
+        self.last = None;
         self.ejected.take().is_some()
     }
 
-    /// A probe succeeded: an ejected host gets its trial now. Only an answered call ends an ejection, because a host may
-    /// bind and yet not answer.
-    pub fn probed(&mut self, now: Instant) {
-        match &mut self.ejected {
-            Some(ejected) => ejected.until = ejected.until.min(now),
-            None => self.failures = 0,
+    /// A probe succeeded. True if that ended an ejection, as it does for a host that only could not be reached. One that
+    /// could be reached, but did not answer, gets its trial now.
+    pub fn probed(&mut self, now: Instant) -> bool {
+        if self.last != Some(Failure::Answer) {
+            return self.succeeded();
         }
+        if let Some(ejected) = &mut self.ejected {
+            ejected.until = ejected.until.min(now);
+        }
+        false
     }
 
     /// A call or a probe failed. The new end of the ejection, if that began or prolonged one.
-    pub fn failed(&mut self, now: Instant, config: &HealthConfig) -> Option<Instant> {
+    pub fn failed(&mut self, last: Failure, now: Instant, config: &HealthConfig) -> Option<Instant> {
         self.failures = self.failures.saturating_add(1);
+        self.last = Some(last);
         let longest = config.eject_for_at_most.get();
         let (since, lasting) = match self.ejected {
             None if self.failures < config.eject_after => return None,
@@ -134,14 +152,14 @@ mod tests {
     #[test]
     fn failures_in_a_row_eject_and_one_success_in_between_does_not() {
         let (mut health, now) = (Health::default(), Instant::now());
-        health.failed(now, &config());
-        health.failed(now, &config());
+        health.failed(Failure::Answer, now, &config());
+        health.failed(Failure::Answer, now, &config());
         health.succeeded();
-        health.failed(now, &config());
-        assert_eq!(health.failed(now, &config()), None);
+        health.failed(Failure::Answer, now, &config());
+        assert_eq!(health.failed(Failure::Answer, now, &config()), None);
         assert_eq!(health.eligibility(now), Eligibility::Well);
         let until = now + Duration::from_secs(2);
-        assert_eq!(health.failed(now, &config()), Some(until));
+        assert_eq!(health.failed(Failure::Answer, now, &config()), Some(until));
         assert_eq!(health.eligibility(now), Eligibility::Ejected { until });
     }
 
@@ -149,13 +167,13 @@ mod tests {
     fn one_trial_decides_and_failing_it_doubles_the_time_up_to_the_longest() {
         let (mut health, mut now) = (Health::default(), Instant::now());
         for _ in 0..3 {
-            health.failed(now, &config());
+            health.failed(Failure::Answer, now, &config());
         }
         for lasting in [2, 4, 5, 5] {
             now += Duration::from_secs(lasting);
             assert!(health.begin(now), "the first request is the trial");
             assert!(!health.begin(now), "there is only one");
-            assert!(health.failed(now, &config()).is_some());
+            assert!(health.failed(Failure::Answer, now, &config()).is_some());
             assert!(!health.begin(now));
         }
         now += Duration::from_secs(5);
@@ -166,20 +184,25 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_succeeds_brings_the_trial_forward_but_ends_nothing() {
-        let (mut health, now) = (Health::default(), Instant::now());
-        for _ in 0..3 {
-            health.failed(now, &config());
+    fn a_probe_that_succeeds_readmits_a_host_that_could_not_be_reached_and_brings_the_trial_of_others_forward() {
+        for (last, then) in [
+            (Failure::Reach, Eligibility::Well),
+            (Failure::Answer, Eligibility::Trial),
+        ] {
+            let (mut health, now) = (Health::default(), Instant::now());
+            for _ in 0..3 {
+                health.failed(last, now, &config());
+            }
+            assert_eq!(health.probed(now), last == Failure::Reach);
+            assert_eq!(health.eligibility(now), then);
         }
-        health.probed(now);
-        assert_eq!(health.eligibility(now), Eligibility::Trial);
     }
 
     #[test]
     fn a_trial_that_never_ends_does_not_eject_for_ever() {
         let (mut health, now) = (Health::default(), Instant::now());
         for _ in 0..3 {
-            health.failed(now, &config());
+            health.failed(Failure::Answer, now, &config());
         }
         let now = now + Duration::from_secs(2);
         assert!(health.begin(now));
@@ -196,8 +219,8 @@ mod tests {
                 match event {
                     0 => { health.begin(now); }
                     1 => { health.succeeded(); }
-                    2 => { health.failed(now, &config()); }
-                    _ => health.probed(now),
+                    2 => { health.failed(Failure::Answer, now, &config()); }
+                    _ => { health.probed(now); }
                 }
             }
             prop_assert!(health.begin(now + TRIAL_LASTS + Duration::from_secs(5)));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::{timeout, timeout_at};
 
-use super::health::{Eligibility, Health};
+use super::health::{Eligibility, Failure, Health};
 use super::pool::Pool;
 use crate::config::{LicensedHostConfig, RelayConfig};
 use crate::metrics::{CallResult, HostMetrics};
@@ -200,33 +200,45 @@ impl LicensedHost {
         }
         self.answered.fetch_add(1, Ordering::Relaxed);
         if self.troubled.load(Ordering::Relaxed) {
-            let mut health = self.health();
-            let readmitted = health.succeeded();
-            self.troubled.store(false, Ordering::Relaxed);
-            drop(health);
-            self.metrics.up.set(1);
-            if readmitted {
-                tracing::info!(
-                    server.name = self.config.name,
-                    "licensed host answers again and is back in use"
-                );
-            }
+            self.readmit(Health::succeeded);
         }
         Attempt::Reply(reply)
     }
 
+    /// Takes in a success; `readmits` says whether it ends an ejection.
+    fn readmit(&self, readmits: impl FnOnce(&mut Health) -> bool) {
+        let mut health = self.health();
+        let readmitted = readmits(&mut health);
+        if health.failures() == 0 {
+            self.troubled.store(false, Ordering::Relaxed);
+            self.metrics.up.set(1);
+        }
+        drop(health);
+        if readmitted {
+            tracing::info!(
+                server.name = self.config.name,
+                "licensed host answers again and is back in use"
+            );
+        }
+    }
+
     fn failure(&self, result: CallResult, error: &str) -> Attempt {
         self.metrics.called(result);
-        self.failed_now(error, Instant::now());
+        let failure = if let CallResult::Connect = result {
+            Failure::Reach
+        } else {
+            Failure::Answer
+        };
+        self.failed_now(failure, error, Instant::now());
         Attempt::Failed
     }
 
-    fn failed_now(&self, error: &str, now: Instant) {
+    fn failed_now(&self, failure: Failure, error: &str, now: Instant) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, error.to_owned()));
         let mut health = self.health();
         self.troubled.store(true, Ordering::Relaxed);
-        let ejected = health.failed(now, &self.options.health);
+        let ejected = health.failed(failure, now, &self.options.health);
         let failures = health.failures();
         drop(health);
         if let Some(until) = ejected {
@@ -300,10 +312,10 @@ impl LicensedHost {
                     pool.give_back(connection, now, 1);
                 }
                 if self.troubled.load(Ordering::Relaxed) {
-                    self.health().probed(now);
+                    self.readmit(|health| health.probed(now));
                 }
             }
-            Err(error) => self.failed_now(&error, now),
+            Err(error) => self.failed_now(Failure::Reach, &error, now),
         }
     }
 

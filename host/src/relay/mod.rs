@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
 
-pub use health::{Eligibility, Health};
+pub use health::{Eligibility, Failure, Health};
 pub use host::{LastFailure, LicensedHostStatus};
 pub use upkeep::upkeep;
 
@@ -64,7 +64,12 @@ impl Relay {
     /// A relay to the configured hosts. Nothing is connected yet.
     pub fn new(config: &RelayConfig, guide: Guide, metrics: Arc<Metrics>) -> Self {
         let fleet = Fleet::new(config, None, &metrics);
-        Self { fleet: ArcSwap::from_pointee(fleet), guide, metrics, quiet: Quiet::default() }
+        Self {
+            fleet: ArcSwap::from_pointee(fleet),
+            guide,
+            metrics,
+            quiet: Quiet::default(),
+        }
     }
 
     /// Takes over a changed configuration. Hosts that did not change keep their connections and their health.
@@ -107,7 +112,11 @@ impl Relay {
             if let Attempt::Reply(reply) = host.call(call, client.deadline).await {
                 if let Reply::Stub(..) = reply {
                     let (host, at) = (host.config.name.clone(), wall_clock());
-                    self.guide.queue.offer(Answered { client: client_is, host, at });
+                    self.guide.queue.offer(Answered {
+                        client: client_is,
+                        host,
+                        at,
+                    });
                 }
                 return Outcome::Answer(self.answer(&fleet, reply));
             }
@@ -120,7 +129,11 @@ impl Relay {
         let snapshot = self.guide.view.load();
         let decision = snapshot.decide(fleet.healths(&snapshot.fleet), client, wall_clock());
         self.metrics.routed(decision.reason);
-        decision.order.iter().filter_map(|tried| fleet.host(&snapshot.fleet, tried.host)).collect()
+        decision
+            .order
+            .iter()
+            .filter_map(|tried| fleet.host(&snapshot.fleet, tried.host))
+            .collect()
     }
 
     /// The fleet as routing sees it.
