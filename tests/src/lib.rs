@@ -2,8 +2,10 @@
 
 pub mod chromium;
 pub mod http;
+pub mod ledger;
 pub mod pcap;
 pub mod peer;
+pub mod redis;
 pub mod replica;
 pub mod samba;
 pub mod stand_in;

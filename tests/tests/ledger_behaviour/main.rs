@@ -1,0 +1,160 @@
+//! One ledger, kept in five places: every case here runs over memory, Redis alone, behind sentinels and as a cluster,
+//! and over TLS as an ACL user with no right too many.
+
+mod cases;
+mod sequences;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::Result;
+use kms_host::ledger::{
+    Ledger, MemoryLedger,
+    config::{RedisConfig, RedisMode, SentinelConfig, TlsConfig},
+};
+use system_tests::{
+    ledger::{open_redis, redis_config},
+    redis::{Cluster, RedisServer, Sentinels, missing},
+};
+
+/// Rights of the ACL user, as the ledger's documentation lists them.
+const RIGHTS: &str = "resetchannels -@all +ping +evalsha +script|load +sadd +smembers +zadd +zcard +zcount +zrange \
+    +zrangebyscore +zrem +zremrangebyscore +zremrangebyrank +hget +hset +hdel +hmget +hincrby +hgetall +xadd +xrange \
+    +xrevrange";
+
+/// Where the ledgers of the cases are kept.
+struct Place {
+    redis: Option<RedisConfig>,
+    cases: AtomicU32,
+}
+
+impl Place {
+    fn memory() -> Self {
+        Self {
+            redis: None,
+            cases: AtomicU32::new(0),
+        }
+    }
+
+    fn redis(config: RedisConfig) -> Self {
+        Self {
+            redis: Some(config),
+            cases: AtomicU32::new(0),
+        }
+    }
+
+    /// An empty ledger, as two replicas see it.
+    fn replicas(&self) -> [Arc<dyn Ledger>; 2] {
+        match &self.redis {
+            None => {
+                let ledger = Arc::new(MemoryLedger::new());
+                [ledger.clone(), ledger]
+            }
+            Some(config) => {
+                let case = self.cases.fetch_add(1, Ordering::Relaxed);
+                let config = RedisConfig {
+                    key_prefix: format!("okms:{{case-{case}}}:"),
+                    ..config.clone()
+                };
+                [config.clone(), config].map(|config| open_redis(config).unwrap().ledger)
+            }
+        }
+    }
+
+    /// An empty ledger.
+    fn ledger(&self) -> Arc<dyn Ledger> {
+        let [ledger, _] = self.replicas();
+        ledger
+    }
+
+    async fn behaves(self) {
+        cases::all(&self).await;
+        sequences::all(&self);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_memory() {
+    Place::memory().behaves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_redis_standing_alone() -> Result<()> {
+    if let Some(why) = missing() {
+        println!("SKIPPED in_redis_standing_alone: {why}");
+        return Ok(());
+    }
+    let redis = RedisServer::start(&[])?;
+    Place::redis(redis_config(vec![redis.address()], RedisMode::Standalone))
+        .behaves()
+        .await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_redis_behind_sentinels() -> Result<()> {
+    if let Some(why) = missing() {
+        println!("SKIPPED in_redis_behind_sentinels: {why}");
+        return Ok(());
+    }
+    let redis = Sentinels::start()?;
+    let sentinel = SentinelConfig {
+        master_name: Sentinels::MASTER_NAME.to_owned(),
+        username: None,
+        password_file: None,
+    };
+    let config = RedisConfig {
+        sentinel: Some(sentinel),
+        ..redis_config(redis.addresses(), RedisMode::Sentinel)
+    };
+    Place::redis(config).behaves().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_redis_cluster() -> Result<()> {
+    if let Some(why) = missing() {
+        println!("SKIPPED in_a_redis_cluster: {why}");
+        return Ok(());
+    }
+    let redis = Cluster::start()?;
+    Place::redis(redis_config(redis.addresses(), RedisMode::Cluster))
+        .behaves()
+        .await;
+    let filled = redis
+        .nodes
+        .iter()
+        .filter(|node| node.cli(&["DBSIZE"]).is_ok_and(|size| size != "0"))
+        .count();
+    assert!(filled > 1, "the resources of the cases lie on several nodes");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_as_a_user_with_no_right_too_many() -> Result<()> {
+    if let Some(why) = missing() {
+        println!("SKIPPED over_tls_as_a_user_with_no_right_too_many: {why}");
+        return Ok(());
+    }
+    let user = format!("user okms on >Tr0ub4dor&3 ~okms:* {RIGHTS}");
+    let redis = RedisServer::start_with_tls(&[&user, "user default off"])?;
+    let password_file = redis.dir().join("password");
+    std::fs::write(&password_file, "Tr0ub4dor&3\n")?;
+    // By the name in the certificate, although the address is another.
+    let tls = TlsConfig {
+        ca_file: redis.ca_file(),
+        server_name: Some("redis.test".to_owned()),
+        certificate_file: None,
+        key_file: None,
+    };
+    let config = RedisConfig {
+        username: Some("okms".to_owned()),
+        password_file: Some(password_file),
+        tls: Some(tls),
+        ..redis_config(vec![redis.address()], RedisMode::Standalone)
+    };
+    Place::redis(config).behaves().await;
+    Ok(())
+}
