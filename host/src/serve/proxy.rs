@@ -10,6 +10,9 @@ use proxy_header::{Error, ParseConfig, ProxyHeader};
 /// extensions the load balancer adds.
 pub const MAX_HEADER: usize = 2048;
 
+/// Bytes of the longest header of version 1, its line end included ("The PROXY protocol", section 2.1).
+const MAX_HEADER_V1: usize = 107;
+
 /// First bytes of version 2.
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -53,6 +56,8 @@ pub fn preface(bytes: &[u8]) -> Preface {
         ..ParseConfig::default()
     };
     match ProxyHeader::parse(bytes, config) {
+        // The parser takes a longer one if all of it is there at once; what a header is must not depend on that.
+        Ok((_, length)) if begins(SIGNATURE_V1) && length > MAX_HEADER_V1 => Preface::Invalid,
         Ok((header, length)) => match header.proxied_address() {
             Some(address) => Preface::Client {
                 source: address.source.ip().to_canonical(),
@@ -86,6 +91,22 @@ mod tests {
         }
         .expect("encoded");
         bytes
+    }
+
+    #[test]
+    fn a_version_1_header_that_is_too_long_is_invalid_however_it_arrives() {
+        for padding in [91, 92, 93, 200] {
+            let bytes = format!("PROXY UNKNOWN{}\r\n", "x".repeat(padding)).into_bytes();
+            let mut first = (1..=bytes.len()).map(|end| preface(&bytes[..end]));
+            let in_pieces = first.find(|found| *found != Preface::Incomplete);
+            assert_eq!(in_pieces, Some(preface(&bytes)), "{} bytes", bytes.len());
+            assert_eq!(
+                preface(&bytes) == Preface::Invalid,
+                bytes.len() > MAX_HEADER_V1,
+                "{} bytes",
+                bytes.len()
+            );
+        }
     }
 
     #[test]
