@@ -1,1 +1,3 @@
 //! kms-operator: turns each `OfficeKmsHost` into running, shared, exposed host replicas.
+
+pub mod licensing;

@@ -56,7 +56,7 @@ impl fmt::Debug for Management {
 
 impl Management {
     /// The state that a configuration starts with.
-    pub(crate) fn new(config: &ManagementConfig, host: &Validated, ledger: Arc<dyn Ledger>) -> Self {
+    pub fn new(config: &ManagementConfig, host: &Validated, ledger: Arc<dyn Ledger>) -> Self {
         Self {
             host_name: host.host_name.clone(),
             operating_system: config.operating_system.clone(),

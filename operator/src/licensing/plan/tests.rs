@@ -1,0 +1,270 @@
+//! Decisions, each named by its rule.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::licensing::facts::OperatingSystem;
+
+const HOST: &str = "kms01";
+const KEY: &str = "REHEARSAL-OFFICE2016-A1B2C";
+const LATER: i64 = 3_600_000;
+
+fn office() -> &'static HostProduct {
+    HostProduct::named("Office2016").unwrap()
+}
+
+fn wanted(key: Option<&str>, activation: Activation) -> Wanted {
+    Wanted {
+        product: office(),
+        key: key.map(|key| key.to_owned().into()),
+        activation,
+    }
+}
+
+fn host(products: Vec<Product>) -> HostFacts {
+    let system = OperatingSystem {
+        caption: "Windows Server 2022".into(),
+        build: 20_348,
+        product_type: 3,
+        ..Default::default()
+    };
+    HostFacts {
+        system,
+        products,
+        ..HostFacts::default()
+    }
+}
+
+fn product(partial: Option<&str>, status: LicenseStatus) -> Product {
+    Product {
+        id: office().id.unwrap(),
+        description: "Office 16, VOLUME_KMS channel".into(),
+        partial_key: partial.map(str::to_owned),
+        installation_id: partial.map(|_| "1".repeat(54)),
+        status,
+        ..Product::default()
+    }
+}
+
+fn decide(wanted: &Wanted, facts: &HostFacts, journal: &Journal) -> (Step, Reason) {
+    let plan = plan(HOST, wanted, facts, journal, LATER);
+    (plan.step, plan.reason)
+}
+
+#[test]
+fn each_state_has_its_step() {
+    let online = |key| wanted(key, Activation::Online);
+    let none = Journal::default();
+    let missing = host(vec![]);
+    let empty = host(vec![product(None, LicenseStatus::Unlicensed)]);
+    let keyed = |status| host(vec![product(Some("A1B2C"), status)]);
+    let mut old = host(vec![product(None, LicenseStatus::Unlicensed)]);
+    old.system.build = 6003;
+    for (case, wanted, facts, expected) in [
+        (
+            "pack missing",
+            online(Some(KEY)),
+            &missing,
+            (Step::InstallPack, Reason::PackMissing),
+        ),
+        (
+            "system too old",
+            online(Some(KEY)),
+            &old,
+            (Step::UpgradeSystem, Reason::SystemNotSupported),
+        ),
+        (
+            "no key anywhere",
+            online(None),
+            &empty,
+            (Step::Blocked, Reason::KeyNotGiven),
+        ),
+        (
+            "no key installed",
+            online(Some(KEY)),
+            &empty,
+            (Step::InstallKey, Reason::KeyMissing),
+        ),
+        (
+            "another key",
+            online(Some("X-ZZZZZ")),
+            &keyed(LicenseStatus::Licensed),
+            (Step::InstallKey, Reason::WrongKey),
+        ),
+        (
+            "grace",
+            online(Some(KEY)),
+            &keyed(LicenseStatus::InitialGrace),
+            (Step::Activate, Reason::NotActivated),
+        ),
+        (
+            "notification",
+            online(Some(KEY)),
+            &keyed(LicenseStatus::Notification),
+            (Step::Activate, Reason::NotActivated),
+        ),
+        (
+            "licensed",
+            online(Some(KEY)),
+            &keyed(LicenseStatus::Licensed),
+            (Step::None, Reason::Licensed),
+        ),
+        (
+            "licensed by hand",
+            online(None),
+            &keyed(LicenseStatus::Licensed),
+            (Step::None, Reason::Licensed),
+        ),
+    ] {
+        assert_eq!(decide(&wanted, facts, &none), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_refused_activation_is_not_tried_again_before_the_key_changes() {
+    let facts = host(vec![product(Some("A1B2C"), LicenseStatus::Notification)]);
+    let mut journal = Journal::default();
+    journal.begin(
+        HOST,
+        office().name,
+        Kind::Activate,
+        online_mark(KEY, &facts.products[0]),
+        0,
+    );
+    journal.end(HOST, office().name, Outcome::Refused(Hresult::ACTIVATION_LIMIT.0));
+    let refused = plan(HOST, &wanted(Some(KEY), Activation::Online), &facts, &journal, i64::MAX);
+    assert_eq!(
+        (refused.step, refused.reason),
+        (Step::Blocked, Reason::ActivationRefused)
+    );
+    assert!(
+        refused
+            .message
+            .contains("0xC004C008 (the key has reached its activation limit)"),
+        "{}",
+        refused.message
+    );
+    let other = host(vec![product(Some("ZZZZZ"), LicenseStatus::InitialGrace)]);
+    assert_eq!(
+        decide(&wanted(Some("X-ZZZZZ"), Activation::Online), &other, &journal).0,
+        Step::Activate
+    );
+}
+
+#[test]
+fn a_refusal_that_the_host_shows_counts_although_our_journal_is_lost() {
+    let mut limited = product(Some("A1B2C"), LicenseStatus::Notification);
+    limited.reason = Hresult::ACTIVATION_LIMIT.0;
+    let decided = decide(
+        &wanted(Some(KEY), Activation::Online),
+        &host(vec![limited]),
+        &Journal::default(),
+    );
+    assert_eq!(decided, (Step::Blocked, Reason::ActivationRefused));
+}
+
+#[test]
+fn a_half_finished_activation_is_given_time_then_tried_once_more_then_left_to_people() {
+    let facts = host(vec![product(Some("A1B2C"), LicenseStatus::InitialGrace)]);
+    let online = wanted(Some(KEY), Activation::Online);
+    let mark = online_mark(KEY, &facts.products[0]);
+    let mut journal = Journal::default();
+    journal.begin(HOST, office().name, Kind::Activate, mark.clone(), 0);
+    assert_eq!(
+        plan(HOST, &online, &facts, &journal, SETTLE_MILLIS - 1).reason,
+        Reason::Settling
+    );
+    assert_eq!(
+        plan(HOST, &online, &facts, &journal, SETTLE_MILLIS).step,
+        Step::Activate
+    );
+    journal.begin(HOST, office().name, Kind::Activate, mark, SETTLE_MILLIS);
+    assert_eq!(
+        plan(HOST, &online, &facts, &journal, 3 * SETTLE_MILLIS).reason,
+        Reason::OutcomeUnknown
+    );
+    let done = host(vec![product(Some("A1B2C"), LicenseStatus::Licensed)]);
+    assert_eq!(decide(&online, &done, &journal), (Step::None, Reason::Licensed));
+}
+
+#[test]
+fn the_telephone_waits_for_48_digits_and_shows_what_to_read_out() {
+    let facts = host(vec![product(Some("A1B2C"), LicenseStatus::InitialGrace)]);
+    let phone = |typed: Option<String>| wanted(Some(KEY), Activation::Phone(typed.map(Into::into)));
+    let waiting = plan(HOST, &phone(None), &facts, &Journal::default(), 0);
+    assert_eq!(waiting.reason, Reason::AwaitingConfirmation);
+    assert_eq!(waiting.installation_id, Some(["111111"; 9].join("-")));
+    let short = plan(HOST, &phone(Some("1".repeat(47))), &facts, &Journal::default(), 0);
+    assert_eq!(short.reason, Reason::ConfirmationMalformed);
+    assert!(short.message.contains("47 digits instead of 48"), "{}", short.message);
+    let digits = "2".repeat(48);
+    assert_eq!(
+        decide(&phone(Some(digits.clone())), &facts, &Journal::default()).0,
+        Step::Confirm
+    );
+    let mut journal = Journal::default();
+    journal.begin(
+        HOST,
+        office().name,
+        Kind::Confirm,
+        phone_mark(KEY, &facts.products[0], &digits),
+        0,
+    );
+    journal.end(HOST, office().name, Outcome::Refused(Hresult::OFFLINE_DATA_MALFORMED.0));
+    assert_eq!(
+        decide(&phone(Some(digits)), &facts, &journal).1,
+        Reason::ConfirmationRefused
+    );
+    assert_eq!(decide(&phone(Some("3".repeat(48))), &facts, &journal).0, Step::Confirm);
+}
+
+#[test]
+fn the_client_licence_of_ltsc_2024_is_told_from_the_host_licence() {
+    let client = Product {
+        id: LTSC_2024_CLIENT,
+        ..product(None, LicenseStatus::Unlicensed)
+    };
+    let ltsc = Wanted {
+        product: HostProduct::named("OfficeLTSC2024").unwrap(),
+        key: Some("K-AAAAA".to_owned().into()),
+        activation: Activation::Online,
+    };
+    let plan = plan(HOST, &ltsc, &host(vec![client]), &Journal::default(), 0);
+    assert_eq!(plan.reason, Reason::PackMissing);
+    assert!(plan.message.contains("of the Office client"), "{}", plan.message);
+}
+
+fn any_status() -> impl Strategy<Value = LicenseStatus> {
+    (0_u32..8).prop_map(LicenseStatus::from)
+}
+
+proptest! {
+    #[test]
+    fn no_secret_is_ever_said_and_nothing_is_done_to_what_is_licensed(
+        secret in "[B-DF-HJ-NP-TV-Z]{20}", five in "[A-Z]{5}", confirmation in "[0-9]{40,50}", online in any::<bool>(),
+        partial in proptest::option::of("[A-Z]{5}"), same in any::<bool>(), status in any_status(), reason in any::<u32>(),
+        build in 6000_u32..30_000, tries in 0_u32..4, now in 0_i64..10_000_000,
+    ) {
+        let key = format!("{secret}{five}");
+        let partial = if same { Some(five.clone()) } else { partial };
+        let mut found = product(partial.as_deref(), status);
+        found.reason = reason;
+        let mut facts = host(vec![found]);
+        facts.system.build = build;
+        let activation = if online { Activation::Online } else { Activation::Phone(Some(confirmation.clone().into())) };
+        let wanted = wanted(Some(&key), activation);
+        let mut journal = Journal::default();
+        for _ in 0..tries {
+            journal.begin(HOST, office().name, Kind::Activate, online_mark(&key, &facts.products[0]), 0);
+        }
+        let plan = plan(HOST, &wanted, &facts, &journal, now);
+        let said = format!("{plan:?} {journal:?} {wanted:?} {}", serde_json::to_string(&journal).unwrap());
+        prop_assert!(!said.contains(&secret));
+        prop_assert!(!said.contains(&confirmation));
+        prop_assert!(plan.message.len() <= 1024);
+        if status == LicenseStatus::Licensed && same {
+            prop_assert_eq!(plan.step, Step::None);
+        }
+        prop_assert!(tries < MOST_TRIES || plan.step != Step::Activate);
+    }
+}

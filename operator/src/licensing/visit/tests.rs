@@ -1,0 +1,247 @@
+//! Visits to rehearsal hosts, over the wire.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kms_host::ledger::{Ledger, MemoryLedger};
+use kms_host::rehearsal::RehearsalConfig;
+use kms_host::rehearsal::management::licences::rehearsal_confirmation_id;
+use kms_host::rehearsal::management::{Management, ManagementConfig, serve};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use wsman::client::{Credentials, Endpoint, Limits, Scheme, Transport};
+
+use super::*;
+use crate::licensing::plan::Reason;
+
+/// Remembers every state that was saved.
+#[derive(Default)]
+struct Saved(Mutex<Vec<Journal>>);
+
+impl JournalStore for Saved {
+    fn save<'a>(&'a self, journal: &'a Journal) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            self.0.lock().unwrap().push(journal.clone());
+            Ok(())
+        })
+    }
+}
+
+struct Broken;
+
+impl JournalStore for Broken {
+    fn save<'a>(&'a self, _: &'a Journal) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async { anyhow::bail!("no store") })
+    }
+}
+
+struct Host {
+    client: Client,
+    _files: tempfile::TempDir,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+async fn host(section: &str) -> Host {
+    let files = tempfile::tempdir().unwrap();
+    let password = files.path().join("password");
+    std::fs::write(&password, "drill\n").unwrap();
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nusername: admin\npasswordFile: {}\n{section}",
+        password.display()
+    );
+    let config: ManagementConfig = serde_saphyr::from_str(&yaml).unwrap();
+    let rehearsal = RehearsalConfig::new("/key".into());
+    let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::default());
+    let management = Arc::new(Management::new(&config, &rehearsal.validate().unwrap(), ledger));
+    let listener = TcpListener::bind(config.listen).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(&config, management, listener, stop.clone()).unwrap());
+    let endpoint = Endpoint {
+        host: "127.0.0.1".into(),
+        port,
+        transport: Transport::Http,
+        scheme: Scheme::Ntlm,
+    };
+    let credentials = Credentials {
+        user: "admin".into(),
+        password: "drill".to_owned().into(),
+    };
+    let limits = Limits {
+        timeout: Duration::from_secs(10),
+        ..Limits::default()
+    };
+    Host {
+        client: Client::new(endpoint, credentials, limits).unwrap(),
+        _files: files,
+        _stop: stop.drop_guard(),
+    }
+}
+
+fn wanted(key: &str, activation: Activation) -> Wanted {
+    let product = HostProduct::named("Office2016").unwrap();
+    Wanted {
+        product,
+        key: Some(key.to_owned().into()),
+        activation,
+    }
+}
+
+async fn go(host: &Host, wanted: &Wanted, mode: Mode, journal: &mut Journal, now: i64) -> Report {
+    let settings = WantedSettings {
+        dns_publishing: Some(false),
+        ..WantedSettings::default()
+    };
+    let wanted = std::slice::from_ref(wanted);
+    let subject = Visit {
+        host: "kms01",
+        client: &host.client,
+        wanted,
+        settings: &settings,
+        mode,
+        now,
+    };
+    let saved = Saved::default();
+    let report = visit(&subject, journal, &saved).await.unwrap();
+    if report
+        .change
+        .as_ref()
+        .is_some_and(|change| change.reason != "SettingChanged")
+    {
+        let states = saved.0.lock().unwrap();
+        let outcome = |at: usize| states.get(at).unwrap().attempt("kms01", "Office2016").unwrap().outcome;
+        assert_eq!(outcome(0), Outcome::Unknown, "what begins is saved first");
+        assert_ne!(outcome(1), Outcome::Unknown, "what ended is saved then");
+    }
+    report
+}
+
+fn change(report: &Report) -> &'static str {
+    report.change.as_ref().map_or("nothing", |change| change.reason)
+}
+
+#[tokio::test]
+async fn observing_changes_nothing() {
+    let host = host("").await;
+    let wanted = wanted("REHEARSAL-OFFICE2016-A1B2C", Activation::Online);
+    let mut journal = Journal::default();
+    for _ in 0..2 {
+        let report = go(&host, &wanted, Mode::Observe, &mut journal, 0).await;
+        assert_eq!(
+            (report.plans[0].step, report.plans[0].reason),
+            (Step::InstallKey, Reason::KeyMissing)
+        );
+        assert_eq!(change(&report), "nothing");
+    }
+    assert_eq!(journal, Journal::default());
+}
+
+#[tokio::test]
+async fn managing_takes_one_step_a_visit_until_all_is_as_wanted() {
+    let host = host("").await;
+    let wanted = wanted("REHEARSAL-OFFICE2016-A1B2C", Activation::Online);
+    let mut journal = Journal::default();
+    let mut done = Vec::new();
+    for now in 0..5 {
+        let report = go(&host, &wanted, Mode::Manage, &mut journal, now).await;
+        done.push(change(&report));
+        if now == 4 {
+            assert!(report.is_licensed());
+            assert_eq!(report.fact(7).licensed, Some(true));
+            assert!(report.differences.is_empty());
+        }
+    }
+    assert_eq!(
+        done,
+        ["KeyInstalled", "Activated", "SettingChanged", "nothing", "nothing"]
+    );
+}
+
+#[tokio::test]
+async fn the_telephone_goes_from_installation_id_to_licensed() {
+    let host = host("").await;
+    let mut journal = Journal::default();
+    let waiting = wanted("REHEARSAL-OFFICE2016-LIMIT", Activation::Phone(None));
+    assert_eq!(
+        change(&go(&host, &waiting, Mode::Manage, &mut journal, 0).await),
+        "KeyInstalled"
+    );
+    let report = go(&host, &waiting, Mode::Observe, &mut journal, 1).await;
+    assert_eq!(report.plans[0].reason, Reason::AwaitingConfirmation);
+    let shown = report.plans[0].installation_id.clone().unwrap();
+    assert_eq!(shown.split('-').count(), 9);
+    let wrong = Activation::Phone(Some("1".repeat(48).into()));
+    let refused = go(
+        &host,
+        &wanted("REHEARSAL-OFFICE2016-LIMIT", wrong),
+        Mode::Manage,
+        &mut journal,
+        2,
+    )
+    .await;
+    assert_eq!(change(&refused), "ConfirmationRefused");
+    assert_eq!(refused.plans[0].reason, Reason::ConfirmationRefused);
+    let right = Activation::Phone(Some(rehearsal_confirmation_id(&shown.replace('-', "")).into()));
+    let report = go(
+        &host,
+        &wanted("REHEARSAL-OFFICE2016-LIMIT", right),
+        Mode::Manage,
+        &mut journal,
+        3,
+    )
+    .await;
+    assert_eq!(change(&report), "Confirmed");
+    assert!(report.is_licensed());
+}
+
+#[tokio::test]
+async fn a_refused_activation_is_asked_once() {
+    let host = host("").await;
+    let wanted = wanted("REHEARSAL-OFFICE2016-LIMIT", Activation::Online);
+    let mut journal = Journal::default();
+    let mut done = Vec::new();
+    let mut last = None;
+    for now in [0, 1, 100_000_000, 200_000_000, 300_000_000] {
+        let report = go(&host, &wanted, Mode::Manage, &mut journal, now).await;
+        done.push(change(&report));
+        last = Some(report);
+    }
+    assert_eq!(
+        done,
+        [
+            "KeyInstalled",
+            "ActivationRefused",
+            "SettingChanged",
+            "nothing",
+            "nothing"
+        ]
+    );
+    let plan = last.unwrap().plans.remove(0);
+    assert_eq!((plan.step, plan.reason), (Step::Blocked, Reason::ActivationRefused));
+    assert!(plan.message.contains("0xC004C008"), "{}", plan.message);
+    assert!(!format!("{journal:?}").contains("LIMIT"));
+}
+
+#[tokio::test]
+async fn a_missing_pack_is_told_and_nothing_is_begun_without_a_journal() {
+    let without = host("missingPacks: [Office2016]").await;
+    let wanted = wanted("REHEARSAL-OFFICE2016-A1B2C", Activation::Online);
+    let report = go(&without, &wanted, Mode::Observe, &mut Journal::default(), 0).await;
+    assert_eq!(report.plans[0].step, Step::InstallPack);
+    assert!(report.plans[0].message.contains("details.aspx?id=49164"));
+
+    let host = host("").await;
+    let settings = WantedSettings::default();
+    let subject = Visit {
+        host: "kms01",
+        client: &host.client,
+        wanted: std::slice::from_ref(&wanted),
+        settings: &settings,
+        mode: Mode::Manage,
+        now: 0,
+    };
+    let error = visit(&subject, &mut Journal::default(), &Broken).await.unwrap_err();
+    assert!(matches!(error, VisitError::Journal { .. }));
+    let report = go(&host, &wanted, Mode::Observe, &mut Journal::default(), 0).await;
+    assert_eq!(report.plans[0].reason, Reason::KeyMissing);
+}
