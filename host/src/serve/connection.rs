@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
-use tokio_util::sync::WaitForCancellationFuture;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::proxy::{self, Preface};
 use super::{Client, LAST_CALL, Outcome, Patience, Server};
@@ -62,6 +62,8 @@ struct Wire<'a, 's> {
     drain: Pin<&'a mut WaitForCancellationFuture<'s>>,
     /// Whether the drain was noticed.
     drained: bool,
+    /// Ends what a drain has waited for long enough.
+    cut: &'s CancellationToken,
 }
 
 /// Serves one connection to its end.
@@ -88,9 +90,10 @@ pub(super) async fn run(
         timer,
         drain,
         drained: false,
+        cut: &server.cut,
     };
     let mut source = peer;
-    match converse(&mut wire, &mut source, port, kind, &server, patience).await {
+    match converse(&mut wire, &mut source, port, kind, &server, &patience).await {
         End::Quiet => {}
         End::Refused(refusal) => server.refused(refusal, source, None),
         End::Violation(violation) => server.refused(Refusal::Protocol, source, Some(&violation)),
@@ -105,7 +108,7 @@ async fn converse(
     port: u16,
     kind: Peer,
     server: &Arc<Server>,
-    patience: Patience,
+    patience: &Patience,
 ) -> End {
     match admitted(wire, source, kind, server, patience).await {
         Ok(_slot) => serve(wire, *source, port, server, patience).await,
@@ -119,7 +122,7 @@ async fn admitted(
     source: &mut IpAddr,
     kind: Peer,
     server: &Arc<Server>,
-    patience: Patience,
+    patience: &Patience,
 ) -> Result<SourceSlot, End> {
     match kind {
         Peer::Client => {
@@ -162,7 +165,7 @@ async fn proxied(wire: &mut Wire<'_, '_>, required: bool) -> Result<Option<IpAdd
 }
 
 /// The association's life.
-async fn serve(wire: &mut Wire<'_, '_>, source: IpAddr, port: u16, server: &Arc<Server>, patience: Patience) -> End {
+async fn serve(wire: &mut Wire<'_, '_>, source: IpAddr, port: u16, server: &Arc<Server>, patience: &Patience) -> End {
     let limits = Limits {
         request: patience.max_request_bytes,
         ..Limits::default()
@@ -208,7 +211,7 @@ async fn answer(
     call: Call,
     source: IpAddr,
     server: &Arc<Server>,
-    patience: Patience,
+    patience: &Patience,
 ) -> Result<(), End> {
     server.admission.request(source)?;
     let started = Instant::now();
@@ -216,7 +219,11 @@ async fn answer(
         source,
         deadline: started + patience.request,
     };
-    let outcome = server.service.call(&call, client).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = server.service.call(&call, client) => outcome,
+        () = server.cut.cancelled() => return Err(End::Quiet),
+    };
     server.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
     let Outcome::Answer(answer) = outcome else {
         server.metrics.request(RequestResult::Closed);
@@ -246,6 +253,7 @@ impl Wire<'_, '_> {
                 biased;
                 ready = self.stream.readable() => ready?,
                 () = self.timer.as_mut() => return Err(self.out_of_time(phase)),
+                () = self.cut.cancelled(), if self.drained => return Err(End::Quiet),
                 () = self.drain.as_mut(), if !self.drained => {
                     self.drained = true;
                     if let (Phase::Idle, true) = (phase, answered) {
@@ -279,7 +287,7 @@ impl Wire<'_, '_> {
     }
 
     /// Sends the output, usually in one system call, and gives its buffer back. Then the client may be idle anew.
-    async fn flush(&mut self, patience: Patience) -> Result<(), End> {
+    async fn flush(&mut self, patience: &Patience) -> Result<(), End> {
         let now = Instant::now();
         while !self.output.is_empty() {
             match self.stream.try_write(&self.output) {
@@ -290,6 +298,7 @@ impl Wire<'_, '_> {
                         biased;
                         ready = self.stream.writable() => ready?,
                         () = self.timer.as_mut() => return Err(End::Refused(Refusal::RequestTimeout)),
+                        () = self.cut.cancelled() => return Err(End::Quiet),
                     }
                 }
                 Err(_) => return Err(End::Quiet),
@@ -299,5 +308,45 @@ impl Wire<'_, '_> {
         let next = if self.drained { LAST_CALL } else { patience.idle };
         self.timer.as_mut().reset((now + next).into());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::{Admission, Rules};
+    use crate::config::ClientsConfig;
+    use crate::metrics::Metrics;
+    use crate::rpc::Offer;
+
+    struct Nobody;
+
+    impl super::super::Service for Nobody {
+        fn call<'a>(&'a self, _: &'a Call, _: Client) -> futures::future::BoxFuture<'a, Outcome> {
+            Box::pin(async { Outcome::Close })
+        }
+    }
+
+    /// Ten thousand idle connections are ten thousand of these futures.
+    #[tokio::test]
+    async fn an_idle_connection_is_small() {
+        let clients = ClientsConfig::default();
+        let admission = Arc::new(Admission::new(Rules::new(&clients)));
+        let server = Server::new(
+            Arc::new(Nobody),
+            Arc::clone(&admission),
+            Arc::new(Metrics::new()),
+            Offer::kms(),
+            Patience::new(&clients),
+            CancellationToken::new(),
+        );
+        let listener = super::super::listen(([127, 0, 0, 1], 0).into(), false).expect("listens");
+        let stream = TcpStream::connect(listener.local_addr().expect("address"))
+            .await
+            .expect("connected");
+        let (slot, kind) = admission.connection([127, 0, 0, 1].into()).expect("room");
+        let future = run(stream, [127, 0, 0, 1].into(), 1688, kind, Arc::new(server), slot);
+        let size = std::mem::size_of_val(&future);
+        assert!(size <= 1536, "{size} bytes");
     }
 }
