@@ -178,6 +178,8 @@ pub struct Now {
     pub draining: bool,
     /// Hosts in the active set, in relay mode.
     pub active_hosts: Option<usize>,
+    /// Whether the ledger was read lately, in relay mode.
+    pub counts_fresh: Option<bool>,
     /// Observations on their way to the ledger, in relay mode.
     pub observations: Option<QueueStats>,
 }
@@ -453,6 +455,14 @@ impl Metrics {
         if let Some(active) = now.active_hosts {
             let active = u64::try_from(active).unwrap_or(u64::MAX);
             sample("active_hosts", "Licensed hosts in the active set", "gauge", active);
+        }
+        if let Some(fresh) = now.counts_fresh {
+            sample(
+                "ledger_up",
+                "1 if the ledger was read within routing.staleAfter",
+                "gauge",
+                u64::from(fresh),
+            );
         }
         if let Some(QueueStats {
             depth,

@@ -35,6 +35,9 @@ use rehearsal::Rehearsal;
 /// How often sources whose rate is restored are forgotten.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 
+/// How long the ledger may take to be written and the admin endpoint to finish, once the last client is gone.
+const ENDED_WITHIN: Duration = Duration::from_secs(8);
+
 /// The sockets of a replica, bound before it runs: whoever starts it knows its addresses.
 #[derive(Debug)]
 pub struct Listeners {
@@ -324,7 +327,10 @@ impl Replica {
         }
         self.beside.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        // What runs beside the connections ends by itself; someone who never finishes asking the admin endpoint is left.
+        if tokio::time::timeout(ENDED_WITHIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some background work did not end in time");
+        }
         drained
     }
 }
