@@ -168,7 +168,7 @@ impl HostMetrics {
 }
 
 /// Gauges that are read when the metrics are collected, not kept.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Now {
     /// Connections open.
     pub connections: u64,
@@ -176,10 +176,8 @@ pub struct Now {
     pub sources: u64,
     /// Whether the replica is draining.
     pub draining: bool,
-    /// Hosts in the active set, in relay mode.
-    pub active_hosts: Option<usize>,
-    /// Whether the ledger was read lately, in relay mode.
-    pub counts_fresh: Option<bool>,
+    /// The fleet as routing sees it, in relay mode.
+    pub routing: Option<routing::RoutingStatus>,
     /// Observations on their way to the ledger, in relay mode.
     pub observations: Option<QueueStats>,
 }
@@ -452,16 +450,14 @@ impl Metrics {
             "gauge",
             u64::from(now.draining),
         );
-        if let Some(active) = now.active_hosts {
-            let active = u64::try_from(active).unwrap_or(u64::MAX);
+        if let Some(routing) = &now.routing {
+            let active = u64::try_from(routing.active_set.len()).unwrap_or(u64::MAX);
             sample("active_hosts", "Licensed hosts in the active set", "gauge", active);
-        }
-        if let Some(fresh) = now.counts_fresh {
             sample(
                 "ledger_up",
                 "1 if the ledger was read within routing.staleAfter",
                 "gauge",
-                u64::from(fresh),
+                u64::from(routing.knowledge == routing::Knowledge::Fresh),
             );
         }
         if let Some(QueueStats {
@@ -489,7 +485,35 @@ impl Metrics {
                 dropped,
             );
         }
+        if let Some(routing) = &now.routing {
+            let _ = write_routing(&mut text, routing);
+        }
         text.push_str("# EOF\n");
         text
     }
+}
+
+/// Routing's knowledge as a set of states, and what it believes of each host.
+fn write_routing(text: &mut String, routing: &routing::RoutingStatus) -> std::fmt::Result {
+    text.push_str("# HELP okms_routing_knowledge How far routing can trust its counts.\n");
+    text.push_str("# TYPE okms_routing_knowledge stateset\n");
+    for knowledge in routing::Knowledge::ALL {
+        let value = u8::from(*knowledge == routing.knowledge);
+        writeln!(text, "okms_routing_knowledge{{okms_routing_knowledge=\"{knowledge}\"}} {value}")?;
+    }
+    text.push_str("# HELP okms_licensed_host_count Current count of a licensed host as routing believes, at most 2N.\n");
+    text.push_str("# TYPE okms_licensed_host_count gauge\n");
+    for host in &routing.hosts {
+        writeln!(text, "okms_licensed_host_count{{host=\"{}\"}} {}", host.name, host.count)?;
+    }
+    text.push_str("# HELP okms_licensed_host_state What a licensed host is to the fleet.\n");
+    text.push_str("# TYPE okms_licensed_host_state stateset\n");
+    for host in &routing.hosts {
+        for state in routing::HostState::ALL {
+            let value = u8::from(*state == host.state);
+            let name = &host.name;
+            writeln!(text, "okms_licensed_host_state{{host=\"{name}\",okms_licensed_host_state=\"{state}\"}} {value}")?;
+        }
+    }
+    Ok(())
 }

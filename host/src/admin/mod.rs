@@ -26,7 +26,6 @@ pub use status::{ConfigStatus, Connections, LedgerStatus, Observations, ReloadRe
 
 use crate::ledger::ObservationQueue;
 use crate::metrics::Now;
-use crate::routing::Knowledge;
 
 /// Serves the admin endpoint until `token` is cancelled.
 pub async fn serve(listener: TcpListener, source: Arc<Source>, token: CancellationToken) {
@@ -52,8 +51,7 @@ async fn metrics(State(source): State<Arc<Source>>) -> impl IntoResponse {
         connections: u64::try_from(source.admission.open()).unwrap_or(u64::MAX),
         sources: u64::try_from(source.admission.sources()).unwrap_or(u64::MAX),
         draining: source.is_draining(),
-        active_hosts: routing.as_ref().map(|routing| routing.active_set.len()),
-        counts_fresh: routing.as_ref().map(|routing| routing.knowledge == Knowledge::Fresh),
+        routing,
         observations: source.queue.as_ref().map(ObservationQueue::stats),
     };
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -110,7 +110,7 @@ impl Relay {
             }
             tried = true;
             if let Attempt::Reply(reply) = host.call(call, client.deadline).await {
-                if let Reply::Stub(..) = reply {
+                if counts(&fleet, &reply) {
                     let (host, at) = (host.config.name.clone(), wall_clock());
                     self.guide.queue.offer(Answered {
                         client: client_is,
@@ -177,6 +177,14 @@ impl Relay {
             WhenNoHost::Close => Outcome::Close,
             WhenNoHost::Fault => Outcome::Answer(Answer::Fault(FaultStatus::WIN32_SERVER_UNAVAILABLE)),
         }
+    }
+}
+
+/// Whether the host has counted the client: it has unless it answered with an error, as for a product without a key.
+fn counts(fleet: &Fleet, reply: &Reply) -> bool {
+    match reply {
+        Reply::Stub(stub, drep) => !fleet.kms || peek::return_code(stub, *drep) == Some(0),
+        Reply::Fault(_) => false,
     }
 }
 

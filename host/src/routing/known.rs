@@ -13,6 +13,10 @@ use crate::ledger::{HostFact, HostName, Millis, Pseudonym, RoutesRead};
 /// How often everything is read again, not only what changed: what an outage held back was written with its old times.
 const FULL_READ_EVERY_MS: i64 = 3600 * 1000;
 
+/// The least time between full reads. One is made early when the ledger knows more clients than were read: another
+/// replica wrote what an outage had held back.
+const FULL_READ_AGAIN_MS: i64 = 5000;
+
 /// How far before the last read an incremental one begins: batches arrive late and replicas' clocks differ.
 const OVERLAP_MS: i64 = 2 * 60 * 1000;
 
@@ -35,12 +39,23 @@ pub(super) struct Known {
     /// When the last read was made.
     pub(super) read_at: Option<Millis>,
     full_read_at: Option<Millis>,
+    missing: Missing,
     pub(super) distinct_clients: u64,
     pub(super) clients_by_host: Vec<(HostName, u64)>,
     pub(super) facts: Vec<(HostName, HostFact)>,
     names: Vec<HostName>,
     large: Arc<Answers>,
     small: Arc<Answers>,
+}
+
+/// Whether the ledger counts clients whose last answers were not read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Missing {
+    #[default]
+    None,
+    Some,
+    /// Even a full read did not bring them; the next one waits its time.
+    EvenAfterFullRead,
 }
 
 /// Last answers as a snapshot shares them.
@@ -55,8 +70,12 @@ pub(super) struct Answered {
 impl Known {
     /// From when on the next read should ask for changes.
     pub(super) fn since(&self, now: Millis) -> Millis {
+        let patience = match self.missing {
+            Missing::Some => FULL_READ_AGAIN_MS,
+            Missing::None | Missing::EvenAfterFullRead => FULL_READ_EVERY_MS,
+        };
         match (self.read_at, self.full_read_at) {
-            (Some(read), Some(full)) if now.0.saturating_sub(full.0) < FULL_READ_EVERY_MS => {
+            (Some(read), Some(full)) if now.0.saturating_sub(full.0) < patience => {
                 Millis(read.0.saturating_sub(OVERLAP_MS))
             }
             _ => Millis(0),
@@ -94,6 +113,18 @@ impl Known {
             large.extend(std::mem::take(&mut self.small).iter());
             forget_old(large, now, most);
         }
+        let expected = usize::try_from(self.distinct_clients).unwrap_or(usize::MAX).min(most);
+        let known = self.large.len()
+            + self
+                .small
+                .keys()
+                .filter(|client| !self.large.contains_key(client))
+                .count();
+        self.missing = match (known < expected, full, self.missing) {
+            (false, ..) => Missing::None,
+            (true, false, Missing::None | Missing::Some) => Missing::Some,
+            (true, ..) => Missing::EvenAfterFullRead,
+        };
     }
 
     /// The last answers, for a fleet whose hosts have these names.

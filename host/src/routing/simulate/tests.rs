@@ -2,10 +2,6 @@ use super::*;
 
 #[test]
 fn every_client_activates_wherever_there_are_enough_whatever_the_number_of_hosts() {
-    let grid = Grid {
-        policies: vec![PolicyName::CountAware],
-        ..Grid::default()
-    };
     for seed in 1..=3 {
         let clients = if seed == 1 {
             vec![5, 8, 20, 60, 500]

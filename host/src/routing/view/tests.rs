@@ -156,6 +156,25 @@ fn the_later_fact_counts_whether_configured_or_read() {
 }
 
 #[test]
+fn what_another_replica_writes_late_is_read_soon() {
+    let ledger = MemoryLedger::new();
+    let view = View::new(&RoutingConfig::default(), &hosts(&["a"]), Millis(START));
+    refresh_now(&view, &ledger, Millis(START));
+    let late = Answered {
+        client: client(1),
+        host: "a".into(),
+        at: Millis(START - 60 * MINUTE),
+    };
+    ledger.answered(&[late]).now_or_never().unwrap().unwrap();
+    for (after, known) in [(2000, false), (4000, false), (6000, true)] {
+        refresh_now(&view, &ledger, Millis(START + after));
+        let last = view.load().client(client(1)).last;
+        assert_eq!(last.is_some(), known, "after {after} ms");
+    }
+    assert!(view.since(Millis(START + 12_000)).0 > 0, "and then only changes again");
+}
+
+#[test]
 fn clients_beyond_the_bound_are_forgotten_the_oldest_first() {
     let ledger = MemoryLedger::new();
     let config = RoutingConfig {
