@@ -13,7 +13,14 @@
 //! It never changes a record that it did not publish, unless the user listed that record's target.
 
 pub mod discover;
+pub mod dns_endpoint;
 pub mod exchange;
+pub mod manual;
 pub mod names;
+pub mod plan;
+pub mod publisher;
 pub mod records;
+pub mod rfc2136;
 pub mod server;
+pub mod tsig;
+pub mod verify;

@@ -36,17 +36,17 @@ pub enum RecordsError {
     #[error("`{target}` is not within `{apex}`, so that its addresses cannot be published there; leave them out")]
     ForeignTarget {
         /// The target.
-        target: HostName,
+        target: String,
         /// The zone that we may change.
-        apex: ZoneName,
+        apex: String,
     },
     /// The clients' zone is not within the zone to be changed.
     #[error("`{zone}` is not within `{apex}`; set the zone apex that holds it")]
     OutsideApex {
         /// The clients' zone.
-        zone: ZoneName,
+        zone: String,
         /// The zone that we may change.
-        apex: ZoneName,
+        apex: String,
     },
     /// An address that no client can reach.
     #[error("{0} is no address that clients can reach")]
@@ -308,7 +308,10 @@ impl Desired {
             return Err(RecordsError::Ttl(ttl));
         }
         if !apex.holds(zone.name()) {
-            return Err(RecordsError::OutsideApex { zone, apex });
+            return Err(RecordsError::OutsideApex {
+                zone: zone.to_string(),
+                apex: apex.to_string(),
+            });
         }
         let mut entries = BTreeSet::new();
         for endpoint in endpoints {
@@ -317,8 +320,8 @@ impl Desired {
             }
             if !endpoint.addresses.is_empty() && !apex.holds(endpoint.target.name()) {
                 return Err(RecordsError::ForeignTarget {
-                    target: endpoint.target.clone(),
-                    apex,
+                    target: endpoint.target.to_string(),
+                    apex: apex.to_string(),
                 });
             }
             entries.insert(Entry {

@@ -2,47 +2,48 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use anyhow::Result;
 use kms_dns::discover::{DiscoverError, Discovery, ResolverSource, Warning, lookup};
-use kms_dns::names::ZoneName;
+use kms_dns::names::{NameError, ZoneName};
 use kms_dns::records::{Desired, Endpoint, Mark};
 use kms_dns::server::{Server, Sockets, Zone};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-fn zone() -> ZoneName {
-    "corp.example.com".parse().expect("a zone")
+fn zone() -> Result<ZoneName, NameError> {
+    "corp.example.com".parse()
 }
 
-fn records(addresses: u8) -> Zone {
+fn records(addresses: u8) -> Result<Zone> {
     let endpoint = Endpoint {
-        target: "kms.corp.example.com".parse().expect("a host"),
+        target: "kms.corp.example.com".parse()?,
         addresses: (0..addresses).map(|last| [127, 0, 0, last + 1].into()).collect(),
         port: 1688,
         priority: 0,
         weight: 100,
     };
-    let owner = "c1/kms".parse().expect("an owner");
-    let desired = Desired::new(zone(), zone(), owner, 60, &[endpoint]).expect("records");
+    let owner = "c1/kms".parse()?;
+    let desired = Desired::new(zone()?, zone()?, owner, 60, &[endpoint])?;
     let marks: Vec<Mark> = desired
         .entries
         .iter()
         .map(|entry| Mark::of(&desired.owner, entry))
         .collect();
-    Zone::new(&zone(), 60, 1, desired.entries, marks)
+    Ok(Zone::new(&zone()?, 60, 1, desired.entries, marks))
 }
 
-async fn serve(zone: Zone) -> Server {
-    Server::start(Sockets::bind(ANY_PORT).await.expect("free port"), zone).expect("starts")
+async fn serve(zone: Zone) -> Result<Server> {
+    Ok(Server::start(Sockets::bind(ANY_PORT).await?, zone)?)
 }
 
-async fn find(server: SocketAddr) -> Result<Discovery, DiscoverError> {
-    lookup(&zone(), &ResolverSource::Servers(vec![server])).await
+async fn find(server: SocketAddr) -> Result<Result<Discovery, DiscoverError>> {
+    Ok(lookup(&zone()?, &ResolverSource::Servers(vec![server])).await)
 }
 
 #[tokio::test]
-async fn a_client_finds_the_target_its_address_and_its_owner() {
-    let server = serve(records(1)).await;
-    let found = find(server.address()).await.expect("an answer");
+async fn a_client_finds_the_target_its_address_and_its_owner() -> Result<()> {
+    let server = serve(records(1)?).await?;
+    let found = find(server.address()).await??;
     assert_eq!(found.warnings, []);
     let candidate = &found.candidates[0];
     assert_eq!(
@@ -51,42 +52,47 @@ async fn a_client_finds_the_target_its_address_and_its_owner() {
     );
     assert_eq!(candidate.owners, ["c1/kms"]);
     server.stop().await;
+    Ok(())
 }
 
 #[tokio::test]
-async fn truncated_answers_are_asked_for_again_by_tcp() {
-    let server = serve(records(60)).await;
-    let found = find(server.address()).await.expect("an answer");
+async fn truncated_answers_are_asked_for_again_by_tcp() -> Result<()> {
+    let server = serve(records(60)?).await?;
+    let found = find(server.address()).await??;
     assert_eq!(found.candidates[0].addresses.len(), 60);
+    Ok(())
 }
 
 #[tokio::test]
-async fn records_can_be_replaced_and_a_zone_may_be_empty() {
-    let server = serve(Zone::new(&zone(), 60, 1, [], [])).await;
-    let before = find(server.address()).await.expect("an answer");
+async fn records_can_be_replaced_and_a_zone_may_be_empty() -> Result<()> {
+    let server = serve(Zone::new(&zone()?, 60, 1, [], [])).await?;
+    let before = find(server.address()).await??;
     assert!(matches!(before.warnings[..], [Warning::NoRecords { .. }]));
-    server.replace(records(1));
-    assert!(find(server.address()).await.expect("an answer").is_usable());
+    server.replace(records(1)?);
+    assert!(find(server.address()).await??.is_usable());
+    Ok(())
 }
 
 #[tokio::test]
-async fn a_server_of_another_zone_refuses_and_the_next_is_asked() {
-    let other: ZoneName = "example.net".parse().expect("a zone");
-    let refusing = serve(Zone::new(&other, 60, 1, [], [])).await;
+async fn a_server_of_another_zone_refuses_and_the_next_is_asked() -> Result<()> {
+    let other: ZoneName = "example.net".parse()?;
+    let refusing = serve(Zone::new(&other, 60, 1, [], [])).await?;
     assert!(matches!(
-        find(refusing.address()).await,
+        find(refusing.address()).await?,
         Err(DiscoverError::Refused { .. })
     ));
-    let server = serve(records(1)).await;
+    let server = serve(records(1)?).await?;
     let both = ResolverSource::Servers(vec![refusing.address(), server.address()]);
-    assert!(lookup(&zone(), &both).await.expect("the second answers").is_usable());
+    assert!(lookup(&zone()?, &both).await?.is_usable());
+    Ok(())
 }
 
 #[tokio::test]
-async fn a_stopped_server_is_reported_by_name() {
-    let server = serve(records(1)).await;
+async fn a_stopped_server_is_reported_by_name() -> Result<()> {
+    let server = serve(records(1)?).await?;
     let address = server.address();
     server.stop().await;
-    let error = find(address).await.expect_err("nobody answers");
-    assert!(matches!(error, DiscoverError::Silent { .. }), "{error}");
+    let found = find(address).await?;
+    assert!(matches!(found, Err(DiscoverError::Silent { .. })), "{found:?}");
+    Ok(())
 }
