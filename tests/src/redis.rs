@@ -1,4 +1,7 @@
 //! Real Redis servers: alone, behind sentinels, as a cluster; with TLS and ACL users. They end with their values.
+//!
+//! The environment variable `OKMS_TEST_REDIS_SERVER` names another server program than `redis-server`: an older or newer
+//! version, or Valkey's.
 
 use std::{
     io::{Read, Write},
@@ -17,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why tests with Redis cannot run here, if they cannot.
 pub fn missing() -> Option<String> {
-    ["redis-server", "redis-cli"]
+    [server_program(), "redis-cli".into()]
         .into_iter()
         .find(|program| {
             Command::new(program)
@@ -26,7 +29,7 @@ pub fn missing() -> Option<String> {
                 .status()
                 .is_err()
         })
-        .map(|program| format!("{program} is not installed"))
+        .map(|program| format!("{} is not installed", program.display()))
 }
 
 /// A `redis-server` process on a port of its own, without persistence.
@@ -220,9 +223,8 @@ impl Cluster {
     /// Starts the nodes and has `redis-cli` make them a cluster.
     pub fn start() -> Result<Self> {
         let node = || {
-            let bus = format!("cluster-port {}", free_port()?);
-            let options = ["cluster-enabled yes", "cluster-node-timeout 2000", &bus];
-            RedisServer::start_on(free_port()?, &options, None)
+            let options = ["cluster-enabled yes", "cluster-node-timeout 2000"];
+            RedisServer::start_on(free_port_of_a_node()?, &options, None)
         };
         let cluster = Self {
             nodes: (0..3).map(|_| with_free_ports(node)).collect::<Result<_>>()?,
@@ -288,9 +290,23 @@ fn with_free_ports<T>(start: impl Fn() -> Result<T>) -> Result<T> {
     (0..5).find_map(|_| start().ok()).map_or_else(start, Ok)
 }
 
+fn server_program() -> PathBuf {
+    std::env::var_os("OKMS_TEST_REDIS_SERVER").map_or("redis-server".into(), PathBuf::from)
+}
+
 /// A port of 127.0.0.1 that was free just now.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A port that was free together with the one 10,000 above it, where a cluster's node listens for the others.
+fn free_port_of_a_node() -> Result<u16> {
+    let bus_is_free = |port: &u16| {
+        let bus = port.checked_add(10_000);
+        bus.is_some_and(|bus| TcpListener::bind((Ipv4Addr::LOCALHOST, bus)).is_ok())
+    };
+    let mut ports = (0..100).filter_map(|_| free_port().ok());
+    ports.find(bus_is_free).context("no port is free for a cluster's node")
 }
 
 /// Waits for a condition, and fails when it does not come.
@@ -333,7 +349,7 @@ fn spawn(port: u16, dir: &TempDir, options: &[String], tls: Option<&Tls>) -> Res
     }
     lines.extend(options.iter().cloned());
     std::fs::write(&file, lines.join("\n"))?;
-    let mut server = Command::new("redis-server");
+    let mut server = Command::new(server_program());
     server.arg(&file).args(sentinel.then_some("--sentinel"));
     server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     server.spawn().context("redis-server")

@@ -117,3 +117,7 @@ async fn run(ledger: Arc<dyn Ledger>, mut waiting: mpsc::Receiver<Waiting>, limi
         }
     }
 }
+
+#[cfg(test)]
+#[path = "batcher_tests.rs"]
+mod tests;

@@ -16,6 +16,7 @@ mod redis;
 
 use std::fmt;
 
+pub use self::redis::count_script;
 pub use batcher::{BatchLimits, Busy, CountBatcher};
 pub use config::LedgerConfig;
 pub use key::LedgerKey;

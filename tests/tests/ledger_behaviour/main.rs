@@ -1,6 +1,8 @@
 //! One ledger, kept in five places: every case here runs over memory, Redis alone, behind sentinels and as a cluster,
 //! and over TLS as an ACL user with no right too many.
 
+#![cfg(test)]
+
 mod cases;
 mod sequences;
 

@@ -224,25 +224,28 @@ impl Keeper {
 
 /// Whether the store said, before it did anything, that it would not.
 fn was_not_done(error: &RedisError) -> bool {
-    use ServerErrorKind::{ClusterDown, MasterDown, ReadOnly, TryAgain};
-    matches!(
-        error.kind(),
-        ErrorKind::Server(ReadOnly | MasterDown | ClusterDown | TryAgain)
-    )
+    use ServerErrorKind::{ClusterDown, MasterDown, TryAgain};
+    is_of_a_replica(error) || matches!(error.kind(), ErrorKind::Server(MasterDown | ClusterDown | TryAgain))
+}
+
+/// Whether the server is a replica, which takes no writes. A script's first write finds that out. Before Redis 7 the
+/// error of a command within a script is wrapped into one of the script's own.
+fn is_of_a_replica(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+        || is_wrapped(error, "READONLY You can't write against a read only replica")
+}
+
+fn is_wrapped(error: &RedisError, message: &str) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
+        && error.detail().is_some_and(|detail| detail.contains(message))
 }
 
 /// Whether another connection may do better.
 fn spoils_the_connection(error: &RedisError) -> bool {
+    use ServerErrorKind::{CrossSlot, ExecAbort, NoPerm, NoScript, ResponseError, TryAgain};
     match error.kind() {
-        ErrorKind::Server(kind) => !matches!(
-            kind,
-            ServerErrorKind::ResponseError
-                | ServerErrorKind::NoPerm
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::NoScript
-                | ServerErrorKind::ExecAbort
-                | ServerErrorKind::CrossSlot
-        ),
+        ErrorKind::Server(ResponseError) => is_of_a_replica(error),
+        ErrorKind::Server(kind) => !matches!(kind, NoPerm | TryAgain | NoScript | ExecAbort | CrossSlot),
         ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig => false,
         _ => true,
     }
@@ -253,4 +256,5 @@ fn is_refusal(error: &RedisError) -> bool {
         error.kind(),
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm)
     ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+        || is_wrapped(error, "The user executing the script can't")
 }

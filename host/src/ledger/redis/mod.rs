@@ -29,6 +29,7 @@ use futures::future::BoxFuture;
 use link::{Ask, Link};
 use redis::{ScriptInvocation, Value};
 use scripts::Scripts;
+pub use scripts::count_script;
 use uuid::Uuid;
 
 use super::{

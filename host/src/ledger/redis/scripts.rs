@@ -18,16 +18,25 @@ pub(super) struct Scripts {
     pub(super) changed: Script,
 }
 
+/// The counting script as Redis is given it: for benches that call the same script by other means, and for who wants
+/// to read what runs in his Redis.
+pub fn count_script() -> String {
+    whole(include_str!("count.lua"))
+}
+
+/// The numbers of the rule have one home, the Rust code; the scripts see them as constants.
+fn whole(body: &str) -> String {
+    format!(
+        "local ENTRY_LIFE_MS, CLOCK_TOLERANCE_MS = {ENTRY_LIFE_MS}, {CLOCK_TOLERANCE_MS}\n\
+         local GUARDED_CLIENTS, EVENTS_KEPT, ROUTES_KEPT = {GUARDED_CLIENTS}, {EVENTS_KEPT}, {ROUTES_KEPT}\n{body}"
+    )
+}
+
 impl Scripts {
     pub(super) fn new() -> Self {
-        // The numbers of the rule have one home, the Rust code; the scripts see them as constants.
-        let bounds = format!(
-            "local ENTRY_LIFE_MS, CLOCK_TOLERANCE_MS = {ENTRY_LIFE_MS}, {CLOCK_TOLERANCE_MS}\n\
-             local GUARDED_CLIENTS, EVENTS_KEPT, ROUTES_KEPT = {GUARDED_CLIENTS}, {EVENTS_KEPT}, {ROUTES_KEPT}\n"
-        );
-        let script = |body: &str| Script::new(&format!("{bounds}{body}"));
+        let script = |body: &str| Script::new(&whole(body));
         Self {
-            count: script(include_str!("count.lua")),
+            count: Script::new(&count_script()),
             refused: script(include_str!("refused.lua")),
             counts: script(include_str!("counts.lua")),
             answered: script(include_str!("answered.lua")),
