@@ -13,7 +13,9 @@ use libfuzzer_sys::fuzz_target;
 const REQUEST: &[u8] = include_bytes!("../corpus/rehearsal_envelope/request");
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&[choice, at, change], message)) = data.split_first_chunk() else { return };
+    let Some((&[choice, at, change], message)) = data.split_first_chunk() else {
+        return;
+    };
     let key = SiteKey::new(&[7; 32]);
     let alter = |mut body: Vec<u8>| {
         let at = usize::from(at) % body.len();
@@ -33,7 +35,9 @@ fuzz_target!(|data: &[u8]| {
             let request = Request::decode(&REQUEST[3..]).expect("a good request");
             let (_, binding) = seal_request(&key, &[3; 28], &request);
             assert!(open_response(&key, &binding, message).is_err());
-            let Ok(response) = Response::decode(message) else { return };
+            let Ok(response) = Response::decode(message) else {
+                return;
+            };
             assert_eq!(Response::decode(&response.encode()).as_ref(), Ok(&response));
             let body = seal_response(&key, &[4; 28], &binding, &response);
             assert_eq!(open_response(&key, &binding, &body).as_ref(), Ok(&response));
