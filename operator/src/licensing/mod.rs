@@ -7,10 +7,12 @@
 //! ```
 //!
 //! [`plan`] decides without I/O; [`visit`] is the edge: it reads a host, lets `plan` decide, carries out at most one
-//! step in `mode: Manage`, writes the journal before and after it, and reports. An activation that Microsoft's service
+//! step in `mode: Manage`, writes the journal before and after it, and reports. [`round`] visits all hosts of a resource
+//! and hands what it learnt to the ledger; [`conditions`] sums it up. An activation that Microsoft's service
 //! refused is never tried again by itself, because a host key can be activated only a few times. No key and no
 //! confirmation ID reaches a message, an error or the journal.
 
+pub mod conditions;
 pub mod events;
 pub mod execute;
 pub mod facts;
@@ -20,6 +22,7 @@ pub mod patience;
 pub mod phone;
 pub mod plan;
 pub mod products;
+pub mod round;
 pub mod settings;
 pub mod support;
 pub mod visit;

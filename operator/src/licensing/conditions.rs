@@ -1,0 +1,229 @@
+//! Conditions about licensed hosts, from the rows of a round. Pure.
+
+use std::collections::BTreeSet;
+
+use super::facts::LicenseStatus;
+use super::plan::Step;
+use super::round::{Outcome, Row};
+
+/// A condition's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// True, False, or Unknown when none.
+    pub status: Option<bool>,
+    /// One word.
+    pub reason: &'static str,
+    /// What is, and what to do.
+    pub message: String,
+}
+
+impl Verdict {
+    fn new(status: Option<bool>, reason: &'static str, message: String) -> Self {
+        Self {
+            status,
+            reason,
+            message: message.chars().take(1024).collect(),
+        }
+    }
+}
+
+/// `HostsLicensed`: whether every licensed host carries its products, activated. The first problem is told, and how many
+/// more there are.
+pub fn hosts_licensed(rows: &[Row]) -> Verdict {
+    let mut problems = Vec::new();
+    let mut read = 0;
+    for row in rows {
+        match &row.outcome {
+            Outcome::Failed { reason, message } => problems.push((None, *reason, format!("{}: {message}", row.host))),
+            Outcome::Waiting => {}
+            Outcome::Read(report) => {
+                read += 1;
+                if let Some(plan) = report.plans.iter().find(|plan| plan.step != Step::None) {
+                    problems.push((
+                        Some(false),
+                        plan.reason.as_str(),
+                        format!("{}: {}", row.host, plan.message),
+                    ));
+                }
+            }
+        }
+    }
+    // What is known to be wrong is told before what is not known.
+    problems.sort_by_key(|(status, ..)| status.is_none());
+    let more = problems.len().saturating_sub(1);
+    match problems.into_iter().next() {
+        Some((status, reason, message)) if more == 0 => Verdict::new(status, reason, message),
+        Some((status, reason, message)) => Verdict::new(status, reason, format!("{message} (and {more} more)")),
+        None if read == 0 => Verdict::new(None, "NotRead", "no licensed host was read yet".to_owned()),
+        None => Verdict::new(
+            Some(true),
+            "Licensed",
+            format!("{read} licensed hosts carry their products, activated"),
+        ),
+    }
+}
+
+/// `HostsUnequal`: whether hosts behind one name carry different activated products; clients then get 0xC004F042 by
+/// luck.
+pub fn hosts_unequal(rows: &[Row]) -> Verdict {
+    let sets: Vec<(&str, BTreeSet<String>)> = rows
+        .iter()
+        .filter_map(|row| match &row.outcome {
+            Outcome::Read(report) => {
+                let licensed = report
+                    .facts
+                    .products
+                    .iter()
+                    .filter(|found| found.status == LicenseStatus::Licensed);
+                Some((
+                    row.host.as_str(),
+                    licensed.map(|found| found.description.clone()).collect(),
+                ))
+            }
+            Outcome::Failed { .. } | Outcome::Waiting => None,
+        })
+        .collect();
+    let mut all = BTreeSet::new();
+    for (_, set) in &sets {
+        all.extend(set.iter().map(String::as_str));
+    }
+    let lacking = sets.iter().find_map(|(host, set)| {
+        let missing: Vec<&str> = all.iter().copied().filter(|product| !set.contains(*product)).collect();
+        (!missing.is_empty()).then(|| (*host, missing.join(", ")))
+    });
+    match lacking {
+        Some((host, missing)) => Verdict::new(
+            Some(true),
+            "ProductsDiffer",
+            format!(
+                "{host} lacks {missing}, which another host carries: clients get 0xC004F042 by luck; bring the hosts to \
+                 the same products, or put them behind different names"
+            ),
+        ),
+        None => Verdict::new(
+            Some(false),
+            "ProductsEqual",
+            "the hosts that were read carry the same products".to_owned(),
+        ),
+    }
+}
+
+/// `ThresholdMet`: whether some host's count reaches the required count. `required` is the largest N of the products.
+pub fn threshold_met(rows: &[Row], required: u32) -> Verdict {
+    let counts = rows.iter().filter_map(|row| match &row.outcome {
+        Outcome::Read(report) => Some((row.host.as_str(), report.current_count()?)),
+        Outcome::Failed { .. } | Outcome::Waiting => None,
+    });
+    match counts.max_by_key(|(_, count)| *count) {
+        Some((host, count)) if count >= required => Verdict::new(
+            Some(true),
+            "CountReached",
+            format!("{host} counts {count} clients, {required} are required"),
+        ),
+        Some((host, count)) => Verdict::new(
+            Some(false),
+            "TooFewClients",
+            format!("{host} counts {count} clients, {required} are required: let more clients ask, or look for clones"),
+        ),
+        None => Verdict::new(None, "NoCount", "no host shows a count yet".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::licensing::facts::{HostFacts, Product};
+    use crate::licensing::plan::{Plan, Reason};
+    use crate::licensing::products::HostProduct;
+    use crate::licensing::visit::Report;
+
+    fn row(host: &str, outcome: Outcome) -> Row {
+        Row {
+            host: host.into(),
+            outcome,
+            again_in: Duration::from_secs(60),
+            events: 0,
+        }
+    }
+
+    fn read(host: &str, step: Step, reason: Reason, products: &[(&str, Option<u32>)]) -> Row {
+        let products = products
+            .iter()
+            .map(|(description, count)| Product {
+                description: (*description).to_owned(),
+                status: LicenseStatus::Licensed,
+                current_count: *count,
+                ..Product::default()
+            })
+            .collect();
+        let product = HostProduct::named("Office2016").unwrap();
+        let plan = Plan {
+            product,
+            step,
+            reason,
+            message: format!("{reason}"),
+            installation_id: None,
+        };
+        let facts = HostFacts {
+            products,
+            ..HostFacts::default()
+        };
+        row(
+            host,
+            Outcome::Read(Box::new(Report {
+                facts,
+                plans: vec![plan],
+                differences: vec![],
+                change: None,
+            })),
+        )
+    }
+
+    fn off(host: &str) -> Row {
+        row(
+            host,
+            Outcome::Failed {
+                reason: "HostUnreachable",
+                message: "it is off".into(),
+            },
+        )
+    }
+
+    #[test]
+    fn licensed_is_true_only_when_every_host_says_so() {
+        let good = read("a", Step::None, Reason::Licensed, &[]);
+        let limited = read("b", Step::Blocked, Reason::ActivationRefused, &[]);
+        assert_eq!(hosts_licensed(std::slice::from_ref(&good)).status, Some(true));
+        let both = hosts_licensed(&[off("c"), limited.clone(), good.clone()]);
+        assert_eq!((both.status, both.reason), (Some(false), "ActivationRefused"));
+        assert!(both.message.ends_with("(and 1 more)"), "{}", both.message);
+        let away = hosts_licensed(&[good, off("c")]);
+        assert_eq!((away.status, away.reason), (None, "HostUnreachable"));
+        assert_eq!(hosts_licensed(&[row("a", Outcome::Waiting)]).reason, "NotRead");
+    }
+
+    #[test]
+    fn hosts_with_different_products_are_unequal() {
+        let a = read(
+            "a",
+            Step::None,
+            Reason::Licensed,
+            &[("Office 16", None), ("Office 19", None)],
+        );
+        let b = read("b", Step::None, Reason::Licensed, &[("Office 16", None)]);
+        let unequal = hosts_unequal(&[a.clone(), b]);
+        assert_eq!(unequal.status, Some(true));
+        assert!(unequal.message.starts_with("b lacks Office 19"), "{}", unequal.message);
+        assert_eq!(hosts_unequal(&[a, off("b")]).status, Some(false));
+    }
+
+    #[test]
+    fn the_threshold_is_met_by_one_warm_host() {
+        let count = |count| read("a", Step::None, Reason::Licensed, &[("Office 16", count)]);
+        assert_eq!(threshold_met(&[count(Some(4))], 5).status, Some(false));
+        assert_eq!(threshold_met(&[count(Some(4)), count(Some(5))], 5).status, Some(true));
+        assert_eq!(threshold_met(&[count(None), off("b")], 5).status, None);
+    }
+}
