@@ -134,3 +134,22 @@ words! {
         Seen = "seen", "clients that the relays saw it answer last";
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_guide_explains_every_word_in_the_same_words() {
+        let guide = include_str!("../../../docs/routing.md");
+        let row = |word: &str, sentence: &str| format!("| `{word}` | {sentence} |\n");
+        let rows = (Reason::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
+            .chain(HostState::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
+            .chain(Place::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
+            .chain(Knowledge::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
+            .chain(CountSource::ALL.iter().map(|word| row(word.as_str(), word.sentence())));
+        for row in rows {
+            assert!(guide.contains(&row), "docs/routing.md lacks {row}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use super::{Outcome, PolicyName};
 const FIELD: (u32, u32) = (112, 74);
 const GAP: u32 = 8;
 const LEFT: u32 = 88;
-const TOP: u32 = 92;
+const TOP: u32 = 104;
 
 /// Draws the shares of clients licensed after 24 hours (solid) and 40 days (outline). A red foot marks a policy under
 /// which a client lost its licence. Fields with fewer clients than N are hatched: nobody can be licensed there.
@@ -35,14 +35,14 @@ pub fn svg(outcomes: &[Outcome]) -> String {
          <rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n\
          <text x=\"12\" y=\"24\" font-size=\"15\" font-weight=\"600\">Clients licensed after 24 hours (solid) and 40 days \
          (outline)</text>\n\
-         <text x=\"12\" y=\"44\" fill=\"#666\">The preferred host dies on day 3, a new host joins on day 10. Hatched: fewer \
-         clients than N. Red foot: a client lost its licence.</text>\n",
+         <text x=\"12\" y=\"42\" fill=\"#666\">The preferred host dies on day 3, a new host joins on day 10.</text>\n\
+         <text x=\"12\" y=\"58\" fill=\"#666\">Hatched: fewer clients than N. Red foot: a client lost its licence.</text>\n",
     );
     for (at, policy) in (0u32..).zip(PolicyName::ALL) {
         let x = 12 + at * 130;
         let _ = writeln!(
             text,
-            "<rect x=\"{x}\" y=\"58\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"68\">{}</text>",
+            "<rect x=\"{x}\" y=\"70\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"80\">{}</text>",
             colour(policy),
             x + 18,
             policy.as_str()
