@@ -129,6 +129,7 @@ impl Relay {
         let snapshot = self.guide.view.load();
         let decision = snapshot.decide(fleet.healths(&snapshot.fleet), client, wall_clock());
         self.metrics.routed(decision.reason);
+        tracing::debug!(%client, reason = decision.reason.as_str(), "{}", decision.reason.sentence());
         decision
             .order
             .iter()

@@ -11,9 +11,9 @@ use super::config::RoutingConfig;
 use super::decide::{Client, Decision, decide};
 use super::fleet::{Fleet, Health, HostSetup};
 use super::known::{Answered, Known};
-use super::reason::Knowledge;
+use super::reason::{HostState, Knowledge};
 use crate::config::LicensedHostConfig;
-use crate::ledger::{HostFact, Ledger, LedgerError, Millis, Pseudonym, RoutesRead};
+use crate::ledger::{HostFact, HostName, Ledger, LedgerError, Millis, Pseudonym, RoutesRead};
 
 /// How long a read of the ledger may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -191,6 +191,7 @@ pub async fn refresh(
     let mut tick = interval(period);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut away = false;
+    let mut states = Vec::new();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -213,7 +214,10 @@ pub async fn refresh(
         if away {
             view.missed(clock());
         }
-        seen(&view.load());
+        let snapshot = view.load();
+        log_changes(&snapshot, &mut states);
+        seen(&snapshot);
+        drop(snapshot);
         if view.refresh_interval() != period {
             period = view.refresh_interval();
             tick = interval(period);
@@ -221,6 +225,27 @@ pub async fn refresh(
             tick.reset();
         }
     }
+}
+
+/// Logs what became of each host since the last look. Ejections are the relay's to log.
+fn log_changes(snapshot: &Snapshot, states: &mut Vec<(HostName, HostState)>) {
+    let standings = snapshot.fleet.standings(|_| Health::Well);
+    let now = snapshot.fleet.hosts.iter().zip(&standings);
+    let now: Vec<_> = now
+        .map(|(host, standing)| (host.name.clone(), standing.state))
+        .collect();
+    for (name, state) in now.iter().filter(|host| !states.contains(host)) {
+        let (clients, knowledge) = (snapshot.fleet.distinct_clients, snapshot.fleet.knowledge.as_str());
+        let (word, because) = (state.as_str(), state.sentence());
+        tracing::info!(
+            server.name = name,
+            state = word,
+            clients,
+            knowledge,
+            "licensed host is {word}: {because}"
+        );
+    }
+    *states = now;
 }
 
 async fn read(view: &View, ledger: &dyn Ledger, now: Millis) -> Result<(), String> {
