@@ -9,3 +9,4 @@ pub mod redis;
 pub mod replica;
 pub mod samba;
 pub mod stand_in;
+pub mod tripling;

@@ -40,18 +40,21 @@ pub fn write(path: &Path, port: u16, conversations: &[Conversation]) -> io::Resu
     }
     let mut clock = 0u32;
     for (client_port, conversation) in (40_000u16..).zip(conversations) {
-        // Sequence numbers of client and server.
-        let mut sent = [0u32; 2];
+        let (mut client, mut server) = (0u32, 0u32); // sequence numbers
         let mut packet = |from_client: bool, flags: u8, bytes: &[u8], counts: u32| {
-            let (sender, receiver) = if from_client { (0, 1) } else { (1, 0) };
+            let (sent, seen) = if from_client {
+                (&mut client, server)
+            } else {
+                (&mut server, client)
+            };
             let ports = if from_client {
                 [client_port, port]
             } else {
                 [port, client_port]
             };
             clock += 1;
-            push_packet(&mut file, clock, ports, [sent[sender], sent[receiver]], flags, bytes);
-            sent[sender] = sent[sender].wrapping_add(counts);
+            push_packet(&mut file, clock, ports, [*sent, seen], flags, bytes);
+            *sent = sent.wrapping_add(counts);
         };
         packet(true, SYN, &[], 1);
         packet(false, SYN | ACK, &[], 1);

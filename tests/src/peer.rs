@@ -1,7 +1,11 @@
 //! Programs that nobody here wrote: finding them, and skipping a test by its name where one cannot be had.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 /// A Python that can import `module`: the one that `OFFICEKMS_PYTHON` names, that of the workspace's `.venv`, or the
 /// system's.
@@ -30,6 +34,24 @@ pub fn script(name: &str) -> PathBuf {
 /// Says that a test did not run, and why.
 pub fn skipped(test: &str, why: &str) {
     println!("SKIPPED {test}: {why}");
+}
+
+/// Runs a scenario of `peers/impacket_client.py` against a server and returns what it saw.
+///
+/// # Errors
+/// With what the script said, where it failed.
+pub async fn impacket(python: &Path, server: SocketAddr, scenario: &str) -> Result<Value> {
+    let output = tokio::process::Command::new(python)
+        .arg(script("impacket_client.py"))
+        .args([&server.port().to_string(), scenario])
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "{scenario}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).context("the script's answer is not JSON")
 }
 
 fn runs(command: &mut Command) -> bool {

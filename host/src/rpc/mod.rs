@@ -9,7 +9,7 @@
 //! out whole calls. [`client::ClientAssociation`] is its counterpart and [`Connection`] puts that on a socket. [`stub`]
 //! knows the one KMS operation in NDR and NDR64; nothing else in here looks into a stub.
 //!
-//! Everything is read through a bounded [`reader::Reader`]; no length that a peer states is trusted before it is checked,
+//! Everything is read through a bounded reader; no length that a peer states is trusted before it is checked,
 //! and nothing is allocated for bytes that have not arrived. An incomplete PDU is a state, not an error.
 
 mod association;
