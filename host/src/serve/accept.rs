@@ -30,9 +30,7 @@ pub async fn accept(listener: TcpListener, server: Arc<Server>) {
                 match server.admission.connection(peer) {
                     Ok((slot, kind)) => {
                         let task = connection::run(stream, peer, port, kind, Arc::clone(&server), slot);
-                        server
-                            .connections
-                            .spawn(server.cut.clone().run_until_cancelled_owned(task));
+                        server.connections.spawn(task);
                     }
                     Err(refusal) => server.refused(refusal, peer, None),
                 }
