@@ -296,6 +296,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_section_is_a_good_one() {
+        let page = include_str!("../../../docs/ledger.md");
+        let (_, yaml) = page.split_once("```yaml\nledger:\n").unwrap();
+        let (yaml, _) = yaml.split_once("```").unwrap();
+        assert_eq!(fields(yaml), Vec::<String>::new());
+    }
+
+    #[test]
     fn every_problem_is_named_at_once() {
         assert_eq!(fields("{}"), ["memory"]);
         assert_eq!(fields("{memory: {}, redis: {addresses: ['a:1']}}"), ["redis"]);

@@ -21,10 +21,8 @@ use system_tests::{
     redis::{Cluster, RedisServer, Sentinels, missing},
 };
 
-/// Rights of the ACL user, as the ledger's documentation lists them.
-const RIGHTS: &str = "resetchannels -@all +ping +evalsha +script|load +sadd +smembers +zadd +zcard +zcount +zrange \
-    +zrangebyscore +zrem +zremrangebyscore +zremrangebyrank +hget +hset +hdel +hmget +hincrby +hgetall +xadd +xrange \
-    +xrevrange";
+/// The ACL user that the documentation advises.
+const USER: &str = include_str!("../../../docs/examples/ledger-user.acl");
 
 /// Where the ledgers of the cases are kept.
 struct Place {
@@ -140,7 +138,7 @@ async fn over_tls_as_a_user_with_no_right_too_many() -> Result<()> {
         println!("SKIPPED over_tls_as_a_user_with_no_right_too_many: {why}");
         return Ok(());
     }
-    let user = format!("user okms on >Tr0ub4dor&3 ~okms:* {RIGHTS}");
+    let user = USER.trim_end().replace("PASSWORD", "Tr0ub4dor&3");
     let redis = RedisServer::start_with_tls(&[&user, "user default off"])?;
     let password_file = redis.dir().join("password");
     std::fs::write(&password_file, "Tr0ub4dor&3\n")?;

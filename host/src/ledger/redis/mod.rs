@@ -15,9 +15,7 @@
 //! | `hosts` | hash | licensed host to the number of clients that it answered last |
 //! | `facts` | hash | licensed host to what was read from it, JSON |
 //!
-//! The user needs these rights on the keys: `+ping +evalsha +script|load +sadd +smembers +zadd +zcard +zcount +zrange
-//! +zrangebyscore +zrem +zremrangebyscore +zremrangebyrank +hget +hset +hdel +hmget +hincrby +hgetall +xadd +xrange
-//! +xrevrange`; behind sentinels also `+role`, in a cluster `+cluster|slots`.
+//! The rights that the user needs are those of `docs/examples/ledger-user.acl`.
 
 mod connect;
 mod link;
