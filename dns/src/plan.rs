@@ -294,7 +294,7 @@ impl Planner<'_> {
                 ((false, false), _) => Reason::Foreign,
             };
             if matches!(reason, Reason::Retired | Reason::Listed) {
-                self.changes.push(Change::Remove(entry.record(*ttl)));
+                self.changes.push(Change::Remove(self.as_observed(entry, *ttl)));
             }
             if matches!(reason, Reason::Retired | Reason::Released) {
                 let mark = Mark::of(&self.desired.owner, entry);
@@ -312,6 +312,13 @@ impl Planner<'_> {
                 self.changes.push(Change::Remove(mark.record(self.desired.ttl)));
             }
         }
+    }
+
+    /// The record as the server spells it: some compare the case of names when they remove.
+    fn as_observed(&self, entry: &Entry, ttl: u32) -> Record {
+        let mut set = self.observed.set(&entry.name, entry.data.kind());
+        let same = set.find(|record| Data::read(&record.data).as_ref() == Some(&entry.data));
+        same.map_or_else(|| entry.record(ttl), Clone::clone)
     }
 
     /// Whether `entry` is ours, and whether it is another owner's.

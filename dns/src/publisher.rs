@@ -40,13 +40,26 @@ pub enum PublishError {
     /// No server answered.
     #[error("no server took the request")]
     Unreachable(#[source] ExchangeError),
-    /// NOTAUTH without a TSIG error.
-    #[error("{server} is not the primary of {zone} (NOTAUTH); name the zone's primary server, and its apex")]
+    /// An answer that is not authoritative.
+    #[error("{server} does not serve {zone}; name the zone's primary server, and its apex")]
     NotPrimary {
         /// Who answered.
         server: SocketAddr,
         /// The zone.
         zone: String,
+    },
+    /// NOTAUTH without a TSIG error, which is all that some servers say of a wrong key.
+    #[error(
+        "{server} is not the primary of {zone}, or does not accept the key {key} (NOTAUTH); name the zone's primary \
+         server and its apex, and compare the key's name, algorithm and secret"
+    )]
+    NotAuth {
+        /// Who answered.
+        server: SocketAddr,
+        /// The zone.
+        zone: String,
+        /// The key's name.
+        key: String,
     },
     /// REFUSED.
     #[error("{server} refuses this key for {zone} (REFUSED); allow the key to read and update the records there")]
@@ -57,7 +70,9 @@ pub enum PublishError {
         zone: String,
     },
     /// BADKEY.
-    #[error("{server} does not know the key {key} with {algorithm} (BADKEY); compare name and algorithm on both sides")]
+    #[error(
+        "{server} does not know the key {key} with {algorithm} for this zone (BADKEY); compare name and algorithm on both sides, and allow the key there"
+    )]
     BadKey {
         /// Who answered.
         server: SocketAddr,
@@ -135,7 +150,8 @@ impl PublishError {
             Self::Plan(_) => "conflict",
             Self::NoAddress { .. } => "no_address",
             Self::Unreachable(_) => "unreachable",
-            Self::NotPrimary { .. } => "notauth",
+            Self::NotPrimary { .. } => "notprimary",
+            Self::NotAuth { .. } => "notauth",
             Self::Refused { .. } => "refused",
             Self::BadKey { .. } => "badkey",
             Self::BadSignature { .. } => "badsig",

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
@@ -11,7 +12,7 @@ use hickory_proto::rr::rdata::tsig::TsigError;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use thiserror::Error;
 
-use crate::exchange::{self, ExchangeError};
+use crate::exchange;
 use crate::names::ZoneName;
 use crate::plan::{Change, Observed, Plan, Prerequisite, address_names};
 use crate::publisher::{PublishError, Publisher};
@@ -90,6 +91,8 @@ impl ServerAddress {
 /// Publishes by dynamic update.
 pub struct Rfc2136 {
     servers: Vec<ServerAddress>,
+    /// Place of the server that answered last: a dead one is not waited for at every question.
+    answering: AtomicUsize,
     key: Key,
     patience: Duration,
     clock: Clock,
@@ -101,6 +104,7 @@ impl Rfc2136 {
     pub fn new(servers: Vec<ServerAddress>, key: Key, patience: Duration) -> Self {
         Self {
             servers,
+            answering: AtomicUsize::new(0),
             key,
             patience,
             clock: Arc::new(SystemTime::now),
@@ -119,7 +123,9 @@ impl Rfc2136 {
         let mut last = PublishError::NoAddress {
             name: "(none given)".to_owned(),
         };
-        for server in &self.servers {
+        let first = self.answering.load(Ordering::Relaxed);
+        let places = self.servers.iter().enumerate();
+        for (place, server) in places.clone().skip(first).chain(places.take(first)) {
             let addresses = match server.resolve().await {
                 Ok(addresses) => addresses,
                 Err(error) => {
@@ -130,7 +136,10 @@ impl Rfc2136 {
             for address in addresses {
                 match self.exchange(address, zone, message.clone()).await {
                     Err(error @ PublishError::Unreachable(_)) => last = error,
-                    other => return other.map(|answer| (address, answer)),
+                    other => {
+                        self.answering.store(place, Ordering::Relaxed);
+                        return other.map(|answer| (address, answer));
+                    }
                 }
             }
         }
@@ -187,7 +196,7 @@ impl Rfc2136 {
             ResponseCode::YXDomain | ResponseCode::YXRRSet | ResponseCode::NXDomain | ResponseCode::NXRRSet => {
                 Some(PublishError::LostRace { zone })
             }
-            ResponseCode::NotAuth => Some(PublishError::NotPrimary { server, zone }),
+            ResponseCode::NotAuth => Some(PublishError::NotAuth { server, zone, key }),
             ResponseCode::Refused => Some(PublishError::Refused { server, zone }),
             ResponseCode::NotZone => Some(PublishError::NotZone { server, zone }),
             code => Some(PublishError::Failed { server, zone, code }),
@@ -278,13 +287,6 @@ fn update(plan: &Plan) -> Message {
         });
     }
     message
-}
-
-/// Whether trying another server could help.
-impl From<ExchangeError> for PublishError {
-    fn from(error: ExchangeError) -> Self {
-        Self::Unreachable(error)
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod chromium;
 pub mod http;
 pub mod ledger;
+pub mod name_server;
 pub mod pcap;
 pub mod peer;
 pub mod redis;

@@ -165,7 +165,11 @@ fn the_same_record_of_two_owners_goes_with_the_last() {
 fn others_records_are_kept_and_reported_and_only_listed_ones_removed() {
     let windows = foreign("dc1.corp.example.com.");
     let zone = Observed {
-        records: vec![windows.record(3600), foreign("dc2.corp.example.com.").record(3600)],
+        // Windows spells names as the machine does.
+        records: vec![
+            foreign("DC1.corp.example.com.").record(3600),
+            foreign("dc2.corp.example.com.").record(3600),
+        ],
     };
     let wanted = desired("c1", &[endpoint("kms", &[])]);
     let kept = plan(&wanted, &zone, &Options::default()).unwrap();
@@ -183,7 +187,17 @@ fn others_records_are_kept_and_reported_and_only_listed_ones_removed() {
     };
     let listed = plan(&wanted, &zone, &options).unwrap();
     assert_eq!(listed.because(Reason::Listed).collect::<Vec<_>>(), [&windows]);
-    assert!(!entries(&apply(&zone, &listed)).contains(&windows));
+    let left = apply(&zone, &listed);
+    assert!(!entries(&left).contains(&windows));
+    let spelt: Vec<&Change> = listed
+        .changes
+        .iter()
+        .filter(|change| matches!(change, Change::Remove(_)))
+        .collect();
+    assert!(
+        matches!(&spelt[..], [Change::Remove(record)] if record.data.to_string().contains("DC1")),
+        "{spelt:?}"
+    );
 }
 
 #[test]
