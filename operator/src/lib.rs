@@ -1,3 +1,4 @@
 //! kms-operator: turns each `OfficeKmsHost` into running, shared, exposed host replicas.
 
+pub mod dns_windows;
 pub mod licensing;

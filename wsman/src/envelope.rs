@@ -1,4 +1,4 @@
-//! What is sent: SOAP envelopes of the six operations, every interpolated value escaped (DSP0226 5 to 9; MS-WSMV 4.2.2).
+//! What is sent: SOAP envelopes of the operations, every interpolated value escaped (DSP0226 5 to 9; MS-WSMV 4.2.2).
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -21,6 +21,13 @@ pub enum Operation<'a> {
     Identify,
     /// Reads one instance by its key.
     Get {
+        /// The class.
+        class: &'a Class,
+        /// Key properties and their values.
+        selectors: &'a [(&'a str, &'a str)],
+    },
+    /// Deletes one instance by its key.
+    Delete {
         /// The class.
         class: &'a Class,
         /// Key properties and their values.
@@ -81,6 +88,7 @@ impl Operation<'_> {
         match self {
             Self::Identify => "identify",
             Self::Get { .. } => "get",
+            Self::Delete { .. } => "delete",
             Self::Enumerate { .. } => "enumerate",
             Self::Pull { .. } => "pull",
             Self::Release { .. } => "release",
@@ -103,6 +111,7 @@ impl Operation<'_> {
                 "<s:Envelope xmlns:s=\"{SOAP}\" xmlns:wsmid=\"{IDENTITY}\"><s:Header/><s:Body><wsmid:Identify/></s:Body></s:Envelope>"
             )),
             Self::Get { class, selectors } => wrap(addressing, names::GET, class, selectors, ""),
+            Self::Delete { class, selectors } => wrap(addressing, names::DELETE, class, selectors, ""),
             Self::Enumerate {
                 class,
                 query,

@@ -42,6 +42,8 @@ impl Hresult {
     pub const NO_PRODUCT_KEY: Self = Self(0xC004_F014);
     /// WMI: no such object.
     pub const WBEM_NOT_FOUND: Self = Self(0x8004_1002);
+    /// WMI: the operation is not supported here.
+    pub const WBEM_NOT_SUPPORTED: Self = Self(0x8004_100C);
     /// WMI: no such class.
     pub const WBEM_INVALID_CLASS: Self = Self(0x8004_1010);
     /// WMI: the query cannot be read.
@@ -128,6 +130,16 @@ pub static KNOWN: &[Known] = &[
         "give the account rights on the WMI namespace, or use an administrator",
     ),
     known(0x8004_1008, "a WMI parameter is invalid", "check the value"),
+    known(
+        0x8004_100C,
+        "WMI does not support this here",
+        "check that the host runs a supported Windows",
+    ),
+    known(
+        0x8004_100E,
+        "the WMI namespace does not exist",
+        "install the role or feature that brings it",
+    ),
     known(
         0x8004_1010,
         "the WMI class does not exist",

@@ -29,6 +29,8 @@ pub const WMI: &str = "http://schemas.microsoft.com/wbem/wsman/1/wmi/";
 
 /// Action of a Get.
 pub const GET: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Get";
+/// Action of a Delete.
+pub const DELETE: &str = "http://schemas.xmlsoap.org/ws/2004/09/transfer/Delete";
 /// Action of an Enumerate.
 pub const ENUMERATE: &str = "http://schemas.xmlsoap.org/ws/2004/09/enumeration/Enumerate";
 /// Action of a Pull.

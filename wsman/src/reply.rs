@@ -42,7 +42,7 @@ pub struct Page {
 /// What a method gave back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// `ReturnValue`; 0 is success.
+    /// `ReturnValue`; 0 is success, as is none: some methods give their instance only.
     pub return_value: u32,
     /// Every output parameter.
     pub values: Instance,
@@ -123,11 +123,10 @@ pub fn output(bytes: &[u8], method: &str) -> Result<Output, ReplyError> {
         .find(|element| element.name.strip_suffix("_OUTPUT") == Some(method))
         .ok_or(ReplyError::Missing("method output"))?;
     let values = decode_instance(answer);
-    let return_value = values
-        .u32("ReturnValue")
-        .ok()
-        .flatten()
-        .ok_or(ReplyError::Missing("ReturnValue"))?;
+    let return_value = match values.u32("ReturnValue") {
+        Ok(value) => value.unwrap_or(0),
+        Err(_) => return Err(ReplyError::Missing("ReturnValue")),
+    };
     Ok(Output { return_value, values })
 }
 

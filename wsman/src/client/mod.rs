@@ -186,6 +186,16 @@ impl Client {
         reply::instance(&answer).map_err(|error| self.refused(&operation, operation.name(), error))
     }
 
+    /// Deletes one instance by its key.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete(&self, class: &Class, selectors: &[(&str, &str)]) -> Result<(), Error> {
+        let operation = Operation::Delete { class, selectors };
+        let answer = self.send(&operation).await?;
+        reply::acknowledged(&answer).map_err(|error| self.refused(&operation, operation.name(), error))
+    }
+
     /// Runs a WQL query in `root/cimv2` to its end.
     ///
     /// # Errors
@@ -269,14 +279,7 @@ impl Client {
         method: &str,
         parameters: &[(&str, Value)],
     ) -> Result<Output, Error> {
-        let operation = Operation::Invoke {
-            class,
-            selectors,
-            method,
-            parameters,
-        };
-        let answer = self.send(&operation).await?;
-        let output = reply::output(&answer, method).map_err(|error| self.refused(&operation, method, error))?;
+        let output = self.call(class, selectors, method, parameters).await?;
         match output.return_value {
             0 => Ok(output),
             code => Err(Error::Returned {
@@ -285,6 +288,27 @@ impl Client {
                 code: Hresult(code),
             }),
         }
+    }
+
+    /// Calls a method, whatever its ReturnValue; without one it counts as 0.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn call(
+        &self,
+        class: &Class,
+        selectors: &[(&str, &str)],
+        method: &str,
+        parameters: &[(&str, Value)],
+    ) -> Result<Output, Error> {
+        let operation = Operation::Invoke {
+            class,
+            selectors,
+            method,
+            parameters,
+        };
+        let answer = self.send(&operation).await?;
+        reply::output(&answer, method).map_err(|error| self.refused(&operation, method, error))
     }
 
     async fn send(&self, operation: &Operation<'_>) -> Result<Bytes, Error> {

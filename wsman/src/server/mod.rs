@@ -50,6 +50,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Calls a method.
     fn invoke<'a>(&'a self, call: &'a Call) -> Answer<'a, Output>;
+
+    /// Deletes an instance by its key; `method` and `parameters` are empty. Refused unless a provider supports it.
+    fn delete<'a>(&'a self, _call: &'a Call) -> Answer<'a, ()> {
+        Box::pin(async { Err(Hresult::WBEM_NOT_SUPPORTED) })
+    }
 }
 
 /// A method call.

@@ -137,6 +137,7 @@ async fn operate(shared: &Shared, request: &Request, body: &Element) -> Result<R
     };
     match request.action.as_str() {
         names::GET => get(shared, request, class).await,
+        names::DELETE => delete(shared, request, class).await,
         names::ENUMERATE => enumerate(shared, request, class, body).await,
         names::PULL => pull(shared, request, body),
         names::RELEASE => release(shared, body),
@@ -192,6 +193,21 @@ async fn get(shared: &Shared, request: &Request, class: &Class) -> Result<Reply,
             "the selectors are no key",
         )),
     }
+}
+
+async fn delete(shared: &Shared, request: &Request, class: &Class) -> Result<Reply, Refusal> {
+    let call = Call {
+        namespace: class.namespace().to_owned(),
+        class: class.name().to_owned(),
+        method: String::new(),
+        selectors: request.selectors.clone(),
+        parameters: Instance::default(),
+    };
+    shared.provider.delete(&call).await?;
+    Ok(Reply {
+        action: format!("{TRANSFER}/DeleteResponse"),
+        body: String::new(),
+    })
 }
 
 async fn enumerate(shared: &Shared, request: &Request, class: &Class, body: &Element) -> Result<Reply, Refusal> {
