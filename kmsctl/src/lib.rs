@@ -1,5 +1,6 @@
 //! kmsctl: drives and shows host replicas, with or without Kubernetes.
 
+pub mod discover;
 pub mod dlv;
 pub mod explain_route;
 pub mod fact;
