@@ -499,12 +499,21 @@ fn write_routing(text: &mut String, routing: &routing::RoutingStatus) -> std::fm
     text.push_str("# TYPE okms_routing_knowledge stateset\n");
     for knowledge in routing::Knowledge::ALL {
         let value = u8::from(*knowledge == routing.knowledge);
-        writeln!(text, "okms_routing_knowledge{{okms_routing_knowledge=\"{knowledge}\"}} {value}")?;
+        writeln!(
+            text,
+            "okms_routing_knowledge{{okms_routing_knowledge=\"{knowledge}\"}} {value}"
+        )?;
     }
-    text.push_str("# HELP okms_licensed_host_count Current count of a licensed host as routing believes, at most 2N.\n");
+    text.push_str(
+        "# HELP okms_licensed_host_count Current count of a licensed host as routing believes, at most 2N.\n",
+    );
     text.push_str("# TYPE okms_licensed_host_count gauge\n");
     for host in &routing.hosts {
-        writeln!(text, "okms_licensed_host_count{{host=\"{}\"}} {}", host.name, host.count)?;
+        writeln!(
+            text,
+            "okms_licensed_host_count{{host=\"{}\"}} {}",
+            host.name, host.count
+        )?;
     }
     text.push_str("# HELP okms_licensed_host_state What a licensed host is to the fleet.\n");
     text.push_str("# TYPE okms_licensed_host_state stateset\n");
@@ -512,7 +521,10 @@ fn write_routing(text: &mut String, routing: &routing::RoutingStatus) -> std::fm
         for state in routing::HostState::ALL {
             let value = u8::from(*state == host.state);
             let name = &host.name;
-            writeln!(text, "okms_licensed_host_state{{host=\"{name}\",okms_licensed_host_state=\"{state}\"}} {value}")?;
+            writeln!(
+                text,
+                "okms_licensed_host_state{{host=\"{name}\",okms_licensed_host_state=\"{state}\"}} {value}"
+            )?;
         }
     }
     Ok(())

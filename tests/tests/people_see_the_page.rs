@@ -40,6 +40,18 @@ async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -
         assert!(!body.contains(outside), "the page is self-contained, but has {outside}");
     }
 
+    let (head, why) = http::get(replica.admin, "/explain/127.0.0.1").await?;
+    assert!(
+        head.starts_with("HTTP/1.1 200") && why.contains("\"order\""),
+        "{head}\n{why}"
+    );
+    assert!(
+        http::get(replica.admin, "/explain/nobody")
+            .await?
+            .0
+            .starts_with("HTTP/1.1 400")
+    );
+
     let Some(browser) = chromium::find() else {
         println!("SKIPPED the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in: no Chromium here");
         return Ok(());
@@ -57,6 +69,8 @@ async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -
         "<strong>kms-good</strong>",
         "<span class=\"pill good\">well</span>",
         "<span class=\"pill bad\">ejected</span>",
+        "Active set: <strong>",
+        "distinct clients in 30 days",
         "<span class=\"pill good\" id=\"state\">ready</span>",
     ] {
         assert!(shown.contains(expected), "{expected} is missing in:\n{shown}");

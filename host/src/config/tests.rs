@@ -146,3 +146,33 @@ fn sections_of_other_parts_are_checked_at_their_places() {
     assert!(at.contains(&(4, 3, "rehearsal.activationIntervalMinutes")), "{found:?}");
     assert!(at.contains(&(6, 11, "ledger.redis.addresses")), "{found:?}");
 }
+
+#[test]
+fn the_examples_in_the_documentation_are_good_and_name_every_section() {
+    let read = |name: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../docs/examples")
+            .join(name);
+        load(&std::fs::read_to_string(&file).expect("read"), &file).unwrap_or_else(|problems| panic!("{problems}"))
+    };
+    assert!(read("relay.yaml").relay.is_some());
+    assert!(read("rehearsal.yaml").rehearsal.is_some());
+}
+
+#[test]
+fn the_reference_names_every_field_of_the_top_level() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/kms-host.md");
+    let reference = std::fs::read_to_string(reference).expect("read");
+    let found = problems("nonsense: 1\nrelay: {licensedHosts: [{name: a, address: b}]}\n");
+    let fields = found[0]
+        .2
+        .split("known here are ")
+        .nth(1)
+        .expect("the fields are listed");
+    for field in fields.split(", ") {
+        assert!(
+            reference.contains(&format!("`{field}")),
+            "{field} is not in the reference"
+        );
+    }
+}

@@ -3,15 +3,28 @@ use super::*;
 /// The whole grid with 200 days each takes `kmsctl simulate` a few seconds, but a test build a minute.
 #[test]
 fn every_client_activates_wherever_there_are_enough_whatever_the_number_of_hosts() {
-    for (seed, clients, days) in [(1, vec![5, 8, 20, 60], 200), (1, vec![500], 41), (2, vec![5, 8, 20, 60], 41)] {
+    for (seed, clients, days) in [
+        (1, vec![5, 8, 20, 60], 200),
+        (1, vec![500], 41),
+        (2, vec![5, 8, 20, 60], 41),
+    ] {
         let policies = vec![PolicyName::CountAware];
-        let grid = Grid { policies, clients, seed, ..Grid::default() };
+        let grid = Grid {
+            policies,
+            clients,
+            seed,
+            ..Grid::default()
+        };
         for scenario in grid.scenarios() {
             let enough = scenario.clients >= scenario.required;
             // Where there are too few, nothing happens but a request every two hours.
             let lasts = DAY * if enough { days } else { 41 };
             let outcome = run(&Scenario { lasts, ..scenario });
-            assert_eq!(outcome.licensed_after, [if enough { 1.0 } else { 0.0 }; 4], "{outcome:?}");
+            assert_eq!(
+                outcome.licensed_after,
+                [if enough { 1.0 } else { 0.0 }; 4],
+                "{outcome:?}"
+            );
             assert_eq!(outcome.lost, 0, "{outcome:?}");
         }
     }
