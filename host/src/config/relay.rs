@@ -163,7 +163,7 @@ pub struct PoolConfig {
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
-            max_connections: 32,
+            max_connections: 128,
             idle_timeout: Period::seconds(30),
         }
     }
