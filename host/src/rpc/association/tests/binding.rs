@@ -1,4 +1,5 @@
 use super::*;
+use crate::rpc::pdu::ByteOrder;
 
 /// The results of a bind with these contexts.
 fn results(server: &mut Association, kind: PacketType, contexts: Vec<ContextElement>) -> Vec<ContextResult> {
@@ -8,8 +9,6 @@ fn results(server: &mut Association, kind: PacketType, contexts: Vec<ContextElem
     let frame = next_frame(&mut output, u16::MAX).unwrap().unwrap();
     BindAck::decode(&frame.body, ByteOrder::Little).unwrap().results
 }
-
-use crate::rpc::pdu::ByteOrder;
 
 const KMS: Interface = Interface::KMS;
 const NO_SYNTAX: ContextResult = ContextResult::ProviderRejection(RejectReason::TRANSFER_SYNTAXES_NOT_SUPPORTED);
