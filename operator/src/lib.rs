@@ -1,4 +1,5 @@
 //! kms-operator: turns each `OfficeKmsHost` into running, shared, exposed host replicas.
 
+pub mod dns;
 pub mod dns_windows;
 pub mod licensing;

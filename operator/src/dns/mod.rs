@@ -1,0 +1,16 @@
+//! DNS of a resource: which records its zones should have, whether they may be published now, and one round over all zones.
+//!
+//! ```text
+//! spec, Secret ----> settings (checks, with field paths) --+
+//! Service ---------> target (name and addresses) ----------+-> presence (probe, grace) -> round -> condition, rows, events
+//! bind probe ------------------------------------------+
+//! ```
+//!
+//! All but [`probe`] and [`round`] is pure. What is asked of a zone's servers, and how records are owned, is kms-dns'.
+
+pub mod condition;
+pub mod presence;
+pub mod probe;
+pub mod round;
+pub mod settings;
+pub mod target;

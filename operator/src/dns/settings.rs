@@ -1,0 +1,409 @@
+//! Zones as the spec has them, checked: what is wrong is said with the field's path, and nothing is published by halves.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use kms_dns::names::{HostName, ZoneName};
+use kms_dns::plan::Options;
+use kms_dns::rfc2136::ServerAddress;
+use kms_dns::tsig::{Algorithm, Key, KeyError};
+use secrecy::SecretString;
+
+/// A zone before it is checked.
+#[derive(Debug, Clone)]
+pub struct ZoneInput {
+    /// Domain that clients look in.
+    pub name: String,
+    /// Name that SRV records point at, where the spec fixes it.
+    pub target: Option<String>,
+    /// Addresses for it, where the spec fixes them.
+    pub addresses: Vec<String>,
+    /// Time to live in seconds.
+    pub ttl: i32,
+    /// Priority of the SRV record.
+    pub priority: i32,
+    /// Weight of the SRV record.
+    pub weight: i32,
+    /// Targets of others' SRV records that may be removed.
+    pub remove_foreign: Vec<String>,
+    /// Who publishes.
+    pub publisher: PublisherInput,
+}
+
+/// A publisher before it is checked.
+#[derive(Debug, Clone)]
+pub enum PublisherInput {
+    /// Dynamic update.
+    Rfc2136 {
+        /// Servers that take updates.
+        servers: Vec<String>,
+        /// Zone apex, where it is not the zone's name.
+        zone: Option<String>,
+        /// Name of the TSIG key.
+        key_name: String,
+        /// Its algorithm.
+        algorithm: String,
+        /// Its secret, as the Secret holds it.
+        secret: SecretInput,
+    },
+    /// external-dns.
+    DnsEndpoint,
+    /// People.
+    Manual,
+}
+
+/// What was found of a secret.
+#[derive(Debug, Clone)]
+pub enum SecretInput {
+    /// Its value.
+    Found(SecretString),
+    /// There is no such Secret.
+    NoSecret {
+        /// Its name.
+        name: String,
+    },
+    /// The Secret has no such key.
+    NoKey {
+        /// Its name.
+        name: String,
+        /// The missing key.
+        key: String,
+    },
+    /// The value is no text.
+    NotText {
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+}
+
+/// A zone that can be published.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    /// Domain that clients look in.
+    pub name: ZoneName,
+    /// The zone to be changed.
+    pub apex: ZoneName,
+    /// Name that SRV records point at, where it is fixed.
+    pub target: Option<HostName>,
+    /// Addresses for it, where they are fixed.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Time to live in seconds.
+    pub ttl: u32,
+    /// Priority of the SRV record.
+    pub priority: u16,
+    /// Weight of the SRV record.
+    pub weight: u16,
+    /// What the user allowed beyond our own records.
+    pub options: Options,
+    /// Who publishes.
+    pub publisher: ZonePublisher,
+}
+
+/// A publisher that can be used.
+#[derive(Debug, Clone)]
+pub enum ZonePublisher {
+    /// Dynamic update.
+    Rfc2136 {
+        /// Servers that take updates.
+        servers: Vec<ServerAddress>,
+        /// The key that signs them.
+        key: Key,
+    },
+    /// external-dns.
+    DnsEndpoint,
+    /// People.
+    Manual,
+}
+
+impl ZonePublisher {
+    /// Its name in the spec and in status.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Rfc2136 { .. } => "rfc2136",
+            Self::DnsEndpoint => "dnsEndpoint",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// Something to be corrected, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, such as `spec.dns.zones[0].name`.
+    pub path: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// Checks the zone at `index` of `spec.dns.zones`.
+///
+/// # Errors
+/// Every problem at once.
+pub fn check(index: usize, input: &ZoneInput) -> Result<Zone, Vec<Problem>> {
+    let mut checks = Checks {
+        base: format!("spec.dns.zones[{index}]"),
+        problems: Vec::new(),
+    };
+    let name = checks.read::<ZoneName>("name", &input.name);
+    let target = input
+        .target
+        .as_ref()
+        .and_then(|text| checks.read::<HostName>("target", text));
+    let addresses: Vec<Option<IpAddr>> = (0..)
+        .zip(&input.addresses)
+        .map(|(at, text)| checks.read::<IpAddr>(&format!("addresses[{at}]"), text))
+        .collect();
+    let remove_foreign: Vec<Option<HostName>> = (0..)
+        .zip(&input.remove_foreign)
+        .map(|(at, text)| checks.read::<HostName>(&format!("removeForeign[{at}]"), text))
+        .collect();
+    let ttl = checks.number("ttl", input.ttl);
+    let priority = checks.number("priority", input.priority);
+    let weight = checks.number("weight", input.weight);
+    let apex = match &input.publisher {
+        PublisherInput::Rfc2136 { zone: Some(apex), .. } => checks.read::<ZoneName>("rfc2136.zone", apex),
+        _ => name.clone(),
+    };
+    if let (Some(name), Some(apex)) = (&name, &apex)
+        && !apex.holds(name.name())
+    {
+        checks.problem(
+            "rfc2136.zone",
+            format!("`{name}` is not within `{apex}`; give the apex of the zone that holds it"),
+        );
+    }
+    let publisher = checks.publisher(&input.publisher);
+    match (name, apex, ttl, priority, weight, publisher) {
+        (Some(name), Some(apex), Some(ttl), Some(priority), Some(weight), Some(publisher))
+            if checks.problems.is_empty() =>
+        {
+            Ok(Zone {
+                name,
+                apex,
+                target,
+                addresses: addresses.into_iter().flatten().collect(),
+                ttl,
+                priority,
+                weight,
+                options: Options {
+                    remove_foreign: remove_foreign.into_iter().flatten().collect(),
+                    refresh: false,
+                },
+                publisher,
+            })
+        }
+        _ => Err(checks.problems),
+    }
+}
+
+struct Checks {
+    base: String,
+    problems: Vec<Problem>,
+}
+
+impl Checks {
+    fn problem(&mut self, field: &str, message: String) {
+        self.problems.push(Problem {
+            path: format!("{}.{field}", self.base),
+            message,
+        });
+    }
+
+    fn read<T: std::str::FromStr<Err: fmt::Display>>(&mut self, field: &str, text: &str) -> Option<T> {
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem(field, format!("`{text}` cannot be used: {error}"));
+                None
+            }
+        }
+    }
+
+    fn number<T: TryFrom<i32>>(&mut self, field: &str, number: i32) -> Option<T> {
+        let read = T::try_from(number).ok();
+        if read.is_none() {
+            self.problem(field, format!("{number} is out of range"));
+        }
+        read
+    }
+
+    fn publisher(&mut self, input: &PublisherInput) -> Option<ZonePublisher> {
+        let PublisherInput::Rfc2136 {
+            servers,
+            key_name,
+            algorithm,
+            secret,
+            ..
+        } = input
+        else {
+            return Some(match input {
+                PublisherInput::Manual => ZonePublisher::Manual,
+                _ => ZonePublisher::DnsEndpoint,
+            });
+        };
+        let servers: Vec<Option<ServerAddress>> = (0..)
+            .zip(servers)
+            .map(|(at, text)| self.read::<ServerAddress>(&format!("rfc2136.servers[{at}]"), text))
+            .collect();
+        let algorithm = self.read::<Algorithm>("rfc2136.tsig.algorithm", algorithm);
+        let secret = match secret {
+            SecretInput::Found(secret) => Some(secret),
+            SecretInput::NoSecret { name } => {
+                self.problem(
+                    "rfc2136.tsig.secret.name",
+                    format!("there is no Secret `{name}` in this namespace"),
+                );
+                None
+            }
+            SecretInput::NoKey { name, key } => {
+                self.problem(
+                    "rfc2136.tsig.secret.key",
+                    format!("the Secret `{name}` has no key `{key}`"),
+                );
+                None
+            }
+            SecretInput::NotText { name, key } => {
+                let message = format!("the key `{key}` of the Secret `{name}` is no text; it must hold base64");
+                self.problem("rfc2136.tsig.secret.key", message);
+                None
+            }
+        };
+        let (algorithm, secret) = (algorithm?, secret?);
+        match Key::new(key_name, algorithm, secret) {
+            Ok(key) => Some(ZonePublisher::Rfc2136 {
+                servers: servers.into_iter().flatten().collect(),
+                key,
+            }),
+            Err(error) => {
+                let field = match error {
+                    KeyError::Name(_) => "rfc2136.tsig.keyName",
+                    KeyError::Algorithm(_) => "rfc2136.tsig.algorithm",
+                    KeyError::Empty | KeyError::Base64 => "rfc2136.tsig.secret",
+                };
+                self.problem(field, error.to_string());
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn input() -> ZoneInput {
+        ZoneInput {
+            name: "corp.example.com".into(),
+            target: None,
+            addresses: Vec::new(),
+            ttl: 3600,
+            priority: 0,
+            weight: 100,
+            remove_foreign: Vec::new(),
+            publisher: PublisherInput::Manual,
+        }
+    }
+
+    pub(crate) fn rfc2136(server: &str, secret: &str) -> PublisherInput {
+        PublisherInput::Rfc2136 {
+            servers: vec![server.into()],
+            zone: None,
+            key_name: "officekms".into(),
+            algorithm: "HmacSha256".into(),
+            secret: SecretInput::Found(SecretString::from(secret)),
+        }
+    }
+
+    fn paths(change: impl FnOnce(&mut ZoneInput)) -> Vec<String> {
+        let mut input = input();
+        change(&mut input);
+        let problems = check(2, &input).err().unwrap_or_default();
+        problems.into_iter().map(|problem| problem.path).collect()
+    }
+
+    #[test]
+    fn a_sound_zone_is_taken() {
+        assert_eq!(paths(|_| {}), [""; 0]);
+        assert_eq!(paths(|zone| zone.publisher = rfc2136("192.0.2.1", "c2VjcmV0")), [""; 0]);
+    }
+
+    #[test]
+    fn each_bad_input_is_named_by_its_field() {
+        let at = |field: &str| format!("spec.dns.zones[2].{field}");
+        assert_eq!(paths(|zone| zone.name = "no..name".into()), [at("name")]);
+        assert_eq!(paths(|zone| zone.ttl = -1), [at("ttl")]);
+        assert_eq!(
+            paths(|zone| zone.addresses = vec!["192.0.2.1".into(), "192.0.2".into()]),
+            [at("addresses[1]")]
+        );
+        assert_eq!(
+            paths(|zone| zone.remove_foreign = vec!["a b".into()]),
+            [at("removeForeign[0]")]
+        );
+        assert_eq!(
+            paths(|zone| zone.publisher = rfc2136("192.0.2.1", "no base64!")),
+            [at("rfc2136.tsig.secret")]
+        );
+        assert_eq!(
+            paths(|zone| zone.publisher = rfc2136("192.0.2.1", "")),
+            [at("rfc2136.tsig.secret")]
+        );
+        assert_eq!(
+            paths(|zone| zone.publisher = rfc2136("ns1:x", "c2VjcmV0")),
+            [at("rfc2136.servers[0]")]
+        );
+        let tsig = |secret: SecretInput, algorithm: &str, apex: Option<&str>| PublisherInput::Rfc2136 {
+            servers: vec!["192.0.2.1".into()],
+            zone: apex.map(str::to_owned),
+            key_name: "k".into(),
+            algorithm: algorithm.into(),
+            secret,
+        };
+        let no_key = SecretInput::NoKey {
+            name: "s".into(),
+            key: "k".into(),
+        };
+        assert_eq!(
+            paths(|zone| zone.publisher = tsig(no_key, "HmacSha256", None)),
+            [at("rfc2136.tsig.secret.key")]
+        );
+        let none = SecretInput::NoSecret { name: "s".into() };
+        assert_eq!(
+            paths(|zone| zone.publisher = tsig(none, "HmacSha256", None)),
+            [at("rfc2136.tsig.secret.name")]
+        );
+        let good = || SecretInput::Found(SecretString::from("c2VjcmV0"));
+        assert_eq!(
+            paths(|zone| zone.publisher = tsig(good(), "hmac-md5", None)),
+            [at("rfc2136.tsig.algorithm")]
+        );
+        assert_eq!(
+            paths(|zone| zone.publisher = tsig(good(), "HmacSha256", Some("example.net"))),
+            [at("rfc2136.zone")]
+        );
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_and_none_shows_the_secret() {
+        let mut input = input();
+        input.name = "-".into();
+        input.weight = 70_000;
+        input.publisher = rfc2136("192.0.2.1", "hunter2 is no base64");
+        let problems = check(0, &input).unwrap_err();
+        assert_eq!(problems.len(), 3);
+        assert!(
+            problems.iter().all(|problem| !problem.to_string().contains("hunter2")),
+            "{problems:?}"
+        );
+    }
+}
