@@ -195,6 +195,31 @@ async fn a_cluster_node_that_restarts_is_found_again() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_cluster_node_that_holds_nothing_of_ours_is_not_missed() -> Result<()> {
+    needs_redis!("a_cluster_node_that_holds_nothing_of_ours_is_not_missed");
+    let mut redis = Cluster::start()?;
+    for node in &redis.nodes {
+        node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"])?;
+    }
+    let config = redis_config(redis.addresses(), RedisMode::Cluster);
+    let ledger = open_redis(config.clone())?.ledger;
+    assert_eq!(count(&*ledger, 1).await?, 1);
+    let holds = |node: &RedisServer| node.cli(&["DBSIZE"]).is_ok_and(|size| size != "0");
+    let (ours, others): (Vec<_>, Vec<_>) = redis.nodes.iter_mut().partition(|node| holds(node));
+    let (Some(ours), Some(other)) = (ours.into_iter().next(), others.into_iter().next()) else {
+        anyhow::bail!("one node holds the keys and others do not");
+    };
+    other.kill()?;
+    ours.cli(&["SCRIPT", "FLUSH"])?;
+    assert_eq!(at_last(|| count(&*ledger, 2)).await?, 2);
+    at_last(|| ledger.ping()).await?;
+    // A replica that starts now does not miss it either.
+    let fresh = open_redis(config)?.ledger;
+    assert_eq!(at_last(|| count(&*fresh, 3)).await?, 3);
+    Ok(())
+}
+
 fn set_password(redis: &RedisServer, changes: &[&str]) -> Result<()> {
     redis.cli(&[&["ACL", "SETUSER", "okms"], changes].concat())?;
     // Redis lets who is connected go on under the old password.

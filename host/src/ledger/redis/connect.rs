@@ -5,11 +5,12 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
+    Arg, AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
+    cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr},
     io::AsyncDNSResolver,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -23,14 +24,28 @@ const CLUSTER_RETRIES: u32 = 4;
 #[derive(Clone)]
 pub(super) enum Connection {
     Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
+    Cluster {
+        connection: ClusterConnection,
+        /// The slot of all our keys.
+        slot: Slot,
+    },
 }
+
+/// Commands without a key that a cluster would be asked everywhere. They concern us only where our keys are, and a node
+/// that holds nothing of ours may be away.
+const KEYLESS: [&[u8]; 2] = [b"PING", b"SCRIPT"];
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Single(connection) => connection.req_packed_command(cmd),
-            Self::Cluster(connection) => connection.req_packed_command(cmd),
+            Self::Cluster { connection, slot } => match cmd.args_iter().next() {
+                Some(Arg::Simple(name)) if KEYLESS.contains(&name) => {
+                    let ours = SingleNodeRoutingInfo::SpecificNode(Route::with_slot(*slot, SlotAddr::Master));
+                    Box::pin(connection.route_command(cmd.clone(), RoutingInfo::SingleNode(ours)))
+                }
+                _ => connection.req_packed_command(cmd),
+            },
         }
     }
 
@@ -42,14 +57,14 @@ impl ConnectionLike for Connection {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::Single(connection) => connection.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster { connection, .. } => connection.req_packed_commands(pipeline, offset, count),
         }
     }
 
     fn get_db(&self) -> i64 {
         match self {
             Self::Single(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
+            Self::Cluster { connection, .. } => connection.get_db(),
         }
     }
 }
@@ -195,7 +210,10 @@ impl Connector {
         if let Some(tls) = &self.config.tls {
             builder = builder.certs(certificates(tls)?);
         }
-        Ok(Connection::Cluster(builder.build()?.get_async_connection().await?))
+        Ok(Connection::Cluster {
+            connection: builder.build()?.get_async_connection().await?,
+            slot: Slot::for_key(&self.config.key_prefix),
+        })
     }
 
     async fn dial(&self, address: (&str, u16), login: RedisConnectionInfo) -> RedisResult<MultiplexedConnection> {
