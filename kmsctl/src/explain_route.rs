@@ -65,3 +65,49 @@ async fn fetch(args: &Args) -> anyhow::Result<String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// What is fetched from a replica that answers so.
+    async fn fetched(answer: &'static str) -> (String, anyhow::Result<String>) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = format!("http://{}", listener.local_addr().unwrap());
+        let replica = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let args = Line::parse_from(["explain-route", "2001:db8::7", "--admin", &admin]).args;
+        let fetched = fetch(&args).await;
+        (replica.await.unwrap(), fetched)
+    }
+
+    #[tokio::test]
+    async fn the_relay_is_asked_for_the_address_and_its_refusal_is_shown() {
+        let (request, text) = fetched("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await;
+        assert!(request.starts_with("GET /explain/2001:db8::7 HTTP/1.1"), "{request}");
+        assert_eq!(text.unwrap(), "{}");
+        let refusal =
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 30\r\nconnection: close\r\n\r\na rehearsal host routes nobody";
+        let error = fetched(refusal).await.1.unwrap_err().to_string();
+        assert!(
+            error.ends_with("answered 404 Not Found: a rehearsal host routes nobody"),
+            "{error}"
+        );
+    }
+}
