@@ -35,8 +35,7 @@ impl HashKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Score {
     weight: u32,
-    /// -log2(u) with 32 binary places, at least 1.
-    depth: u64,
+    hash: u64,
     key: HashKey,
 }
 
@@ -45,7 +44,7 @@ impl Score {
     pub fn new(key: HashKey, weight: u32, client: Pseudonym) -> Self {
         Self {
             weight,
-            depth: depth(siphash24(key, client)),
+            hash: siphash24(key, client),
             key,
         }
     }
@@ -54,10 +53,17 @@ impl Score {
 impl Ord for Score {
     /// The greater score is where the client belongs.
     fn cmp(&self, other: &Self) -> Ordering {
-        // weight / depth compared without dividing; 32 + 39 bits at most.
-        let mine = u128::from(self.weight) * u128::from(other.depth);
-        let theirs = u128::from(other.weight) * u128::from(self.depth);
-        mine.cmp(&theirs).then_with(|| self.key.cmp(&other.key))
+        let weighted = if self.weight == other.weight {
+            // The logarithm grows with the hash: no need to take it.
+            Ordering::Equal
+        } else {
+            // weight / depth compared without dividing; 32 + 39 bits at most.
+            let mine = u128::from(self.weight) * u128::from(depth(other.hash));
+            mine.cmp(&(u128::from(other.weight) * u128::from(depth(self.hash))))
+        };
+        weighted
+            .then_with(|| self.hash.cmp(&other.hash))
+            .then_with(|| self.key.cmp(&other.key))
     }
 }
 
@@ -67,7 +73,7 @@ impl PartialOrd for Score {
     }
 }
 
-/// -log2((hash | 1) / 2^64) with 32 binary places, rounded up.
+/// -log2((hash | 1) / 2^64) with 32 binary places, rounded up; at least 1.
 fn depth(hash: u64) -> u64 {
     let hash = hash | 1;
     let zeros = hash.leading_zeros();
@@ -153,7 +159,7 @@ mod tests {
         let client = Pseudonym(*b"0123456789abcdef");
         let score = Score::new(HashKey::of("kms-1"), 1, client);
         assert_eq!(score.key, HashKey(1_244_054_815_533_466_971, 8_093_345_437_033_619_748));
-        assert_eq!(score.depth, 1_233_822_320);
+        assert_eq!(depth(score.hash), 1_233_822_320);
     }
 
     proptest! {
@@ -163,6 +169,23 @@ mod tests {
             let ours = depth(hash) as f64 / f64::from(u32::MAX);
             prop_assert!((exact - ours).abs() < 1e-6, "{exact} {ours}");
             prop_assert!(depth(hash) >= 1);
+        }
+    }
+
+    proptest! {
+        /// Hosts of one weight are ordered by their hashes, as their logarithms would order them.
+        #[test]
+        fn a_greater_hash_is_never_deeper(a: u64, b: u64) {
+            prop_assert!(depth(a.max(b)) <= depth(a.min(b)));
+        }
+
+        /// Whatever the weights, of three hosts no one is before another that is before it.
+        #[test]
+        fn scores_are_an_order(hashes: [u64; 3], weights in prop::array::uniform3(1u32..4)) {
+            let score = |at: usize| Score { weight: weights[at], hash: hashes[at], key: HashKey(0, 0) };
+            let (a, b, c) = (score(0), score(1), score(2));
+            prop_assert!(!(a < b && b < c && c < a) && !(a > b && b > c && c > a));
+            prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
         }
     }
 
