@@ -28,6 +28,8 @@ pub struct Limits {
     pub zone: Duration,
     /// Who is asked for the zone's servers.
     pub resolver: ResolverSource,
+    /// The zones' servers, where they are not to be looked up: NS records may lead to another side of a split horizon.
+    pub authorities: Option<Vec<Authority>>,
 }
 
 impl Default for Limits {
@@ -36,6 +38,7 @@ impl Default for Limits {
             exchange: Duration::from_secs(5),
             zone: Duration::from_secs(30),
             resolver: ResolverSource::System,
+            authorities: None,
         }
     }
 }
@@ -115,6 +118,10 @@ async fn take_away(task: &Task, limits: &Limits) -> Result<(), String> {
             let gone = withdraw(&publisher, &task.desired).await;
             gone.map(|_| ()).map_err(|error| chain(&error))
         }
+        ZonePublisher::WindowsDns(publisher) => {
+            let gone = withdraw(publisher.as_ref(), &task.desired).await;
+            gone.map(|_| ()).map_err(|error| chain(&error))
+        }
         ZonePublisher::DnsEndpoint | ZonePublisher::Manual => Ok(()),
     }
 }
@@ -141,6 +148,7 @@ async fn one(task: &Task, limits: &Limits) -> Report {
             let publisher = Rfc2136::new(servers.clone(), key.clone(), limits.exchange);
             act(&publisher, task, action).await
         }
+        (ZonePublisher::WindowsDns(publisher), action) => act(publisher.as_ref(), task, action).await,
         (ZonePublisher::Manual, _) => {
             let publisher = Manual::new(servers.clone().unwrap_or_default(), limits.exchange);
             act(&publisher, task, &Action::Publish { refresh: false }).await
@@ -217,6 +225,9 @@ async fn act(
 
 /// The zone's authoritative servers; where nobody says who they are, those that take the updates.
 async fn servers(task: &Task, limits: &Limits) -> Result<Vec<Authority>, String> {
+    if let Some(known) = &limits.authorities {
+        return Ok(known.clone());
+    }
     let failure = match authorities(&task.zone.apex, &limits.resolver).await {
         Ok(servers) => return Ok(servers),
         Err(error) => chain(&error),

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kms_dns::names::{HostName, ZoneName};
 use kms_dns::plan::Options;
 use kms_dns::rfc2136::ServerAddress;
 use kms_dns::tsig::{Algorithm, Key, KeyError};
 use secrecy::SecretString;
+
+use crate::dns_windows::WindowsDns;
 
 /// A zone before it is checked.
 #[derive(Debug, Clone)]
@@ -46,6 +49,13 @@ pub enum PublisherInput {
         algorithm: String,
         /// Its secret, as the Secret holds it.
         secret: SecretInput,
+    },
+    /// A Windows DNS server; who holds the credentials made the publisher.
+    WindowsDns {
+        /// Zone apex, where it is not the zone's name.
+        zone: Option<String>,
+        /// The publisher.
+        publisher: Arc<WindowsDns>,
     },
     /// external-dns.
     DnsEndpoint,
@@ -112,6 +122,8 @@ pub enum ZonePublisher {
         /// The key that signs them.
         key: Key,
     },
+    /// A Windows DNS server.
+    WindowsDns(Arc<WindowsDns>),
     /// external-dns.
     DnsEndpoint,
     /// People.
@@ -124,6 +136,7 @@ impl ZonePublisher {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Rfc2136 { .. } => "rfc2136",
+            Self::WindowsDns(_) => "windowsDns",
             Self::DnsEndpoint => "dnsEndpoint",
             Self::Manual => "manual",
         }
@@ -170,15 +183,20 @@ pub fn check(index: usize, input: &ZoneInput) -> Result<Zone, Vec<Problem>> {
     let ttl = checks.number("ttl", input.ttl);
     let priority = checks.number("priority", input.priority);
     let weight = checks.number("weight", input.weight);
-    let apex = match &input.publisher {
-        PublisherInput::Rfc2136 { zone: Some(apex), .. } => checks.read::<ZoneName>("rfc2136.zone", apex),
-        _ => name.clone(),
+    let (apex_field, apex) = match &input.publisher {
+        PublisherInput::Rfc2136 { zone, .. } => ("rfc2136.zone", zone.as_ref()),
+        PublisherInput::WindowsDns { zone, .. } => ("windowsDns.zone", zone.as_ref()),
+        PublisherInput::DnsEndpoint | PublisherInput::Manual => ("name", None),
+    };
+    let apex = match apex {
+        Some(apex) => checks.read::<ZoneName>(apex_field, apex),
+        None => name.clone(),
     };
     if let (Some(name), Some(apex)) = (&name, &apex)
         && !apex.holds(name.name())
     {
         checks.problem(
-            "rfc2136.zone",
+            apex_field,
             format!("`{name}` is not within `{apex}`; give the apex of the zone that holds it"),
         );
     }
@@ -247,6 +265,7 @@ impl Checks {
         } = input
         else {
             return Some(match input {
+                PublisherInput::WindowsDns { publisher, .. } => ZonePublisher::WindowsDns(Arc::clone(publisher)),
                 PublisherInput::Manual => ZonePublisher::Manual,
                 _ => ZonePublisher::DnsEndpoint,
             });

@@ -40,6 +40,7 @@ fn limits(resolver: ResolverSource) -> Limits {
         exchange: Duration::from_secs(2),
         zone: Duration::from_secs(10),
         resolver,
+        authorities: None,
     }
 }
 
@@ -63,12 +64,24 @@ async fn a_failing_zone_holds_up_no_other() {
         task(rfc2136(&closed_port().await, "c2VjcmV0"), PUBLISH),
         task(crate::dns::settings::PublisherInput::Manual, waiting),
     ];
-    let limits = limits(ResolverSource::Servers(vec![server.address()]));
+    let tasks = [
+        tasks.as_slice(),
+        &[task(crate::dns::settings::PublisherInput::Manual, PUBLISH)],
+    ]
+    .concat();
+    let limits = Limits {
+        authorities: Some(vec![server.address().into()]),
+        ..limits(ResolverSource::Servers(Vec::new()))
+    };
     let reports = round(&tasks, &limits).await;
     let failures: Vec<Option<&str>> = reports.iter().map(|report| report.failure).collect();
-    assert_eq!(failures, [Some("unreachable"), Some("unreachable"), Some("waiting")]);
+    assert_eq!(
+        failures,
+        [Some("unreachable"), Some("unreachable"), Some("waiting"), None]
+    );
     assert!(reports[0].message.contains("did not answer"), "{}", reports[0].message);
     assert_eq!(reports[2].message, "the Service has no address");
+    assert!(reports[3].verified && reports[3].published, "{:?}", reports[3]);
 }
 
 #[tokio::test]
