@@ -495,4 +495,57 @@ Key Management Service cumulative requests received from clients
         assert!(lines.contains(&"This license is not in use.".to_owned()));
         assert!(!lines.iter().any(|line| line.contains("Key Management Service")));
     }
+
+    #[tokio::test]
+    async fn a_rehearsal_host_prints_every_line_of_a_kms_host() {
+        use kms_host::ledger::MemoryLedger;
+        use kms_host::rehearsal::RehearsalConfig;
+        use kms_host::rehearsal::management::{Management, ManagementConfig, serve};
+        use wsman::client::{Credentials, Endpoint, Limits, Scheme, Transport};
+
+        let files = tempfile::tempdir().unwrap();
+        let password = files.path().join("password");
+        std::fs::write(&password, "drill").unwrap();
+        let section = format!(
+            "{{listen: '127.0.0.1:0', username: admin, passwordFile: '{}', startsLicensed: true}}",
+            password.display()
+        );
+        let config: ManagementConfig = serde_saphyr::from_str(&section).unwrap();
+        let host = RehearsalConfig::new("/key".into()).validate().unwrap();
+        let management = Management::new(&config, &host, std::sync::Arc::new(MemoryLedger::default()));
+        let listener = tokio::net::TcpListener::bind(config.listen).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stop = tokio_util::sync::CancellationToken::new();
+        tokio::spawn(serve(&config, management.into(), listener, stop.clone()).unwrap());
+        let endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            port,
+            transport: Transport::Http,
+            scheme: Scheme::Ntlm,
+        };
+        let credentials = Credentials {
+            user: "admin".into(),
+            password: "drill".to_owned().into(),
+        };
+        let client = Client::new(endpoint, credentials, Limits::default()).unwrap();
+        let all = read(&client, &[]).await.unwrap();
+        assert_eq!(all.len(), 4);
+        let one = read(&client, &[HostProduct::named("Office2019").unwrap()])
+            .await
+            .unwrap();
+        let lines = one.first().unwrap().lines(&TimeZone::UTC);
+        for expected in [
+            "Activation ID: 70512334-47b4-44db-a233-be5ea33b914c",
+            "License Status: Licensed",
+            "Key Management Service is enabled on this machine",
+            "    Listening on Port: 1688",
+            "    DNS publishing enabled",
+        ] {
+            assert!(
+                lines.iter().any(|line| line == expected),
+                "{expected:?} is not in {lines:#?}"
+            );
+        }
+        stop.cancel();
+    }
 }

@@ -49,7 +49,7 @@ pub fn confirmation_id(typed: &str) -> Result<String, NotAConfirmationId> {
 /// are made by length: 63 digits are nine groups of seven, all others groups of six.
 pub fn grouped(installation_id: &str) -> String {
     let digits: Vec<char> = installation_id.chars().filter(char::is_ascii_digit).collect();
-    let size = if digits.len() % 7 == 0 && digits.len() % 6 != 0 {
+    let size = if digits.len().is_multiple_of(7) && !digits.len().is_multiple_of(6) {
         7
     } else {
         6

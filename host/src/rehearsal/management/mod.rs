@@ -169,7 +169,7 @@ impl Provider for Management {
             match &outcome {
                 Ok(_) => tracing::info!(class = call.class, method = call.method, "managed"),
                 Err(code) => {
-                    tracing::info!(class = call.class, method = call.method, error = %code, "management refused")
+                    tracing::info!(class = call.class, method = call.method, error = %code, "management refused");
                 }
             }
             outcome
