@@ -276,3 +276,13 @@ async fn events_of_this_host_are_read_on_by_record_number() {
     rig.ledger.append_events(&[event("kms01", "pc04")]).await.unwrap();
     assert_eq!(rig.client.query(&query(2)).await.unwrap().len(), 1);
 }
+
+#[test]
+fn the_example_of_the_guide_is_a_configuration() {
+    let text = include_str!("../../../../docs/examples/rehearsal-management.yaml");
+    let config = crate::config::load(text, std::path::Path::new("rehearsal-management.yaml")).unwrap();
+    assert!(config.rehearsal.unwrap().management.is_some());
+    let guide = include_str!("../../../../docs/licensing.md");
+    let body = text.split_once('\n').unwrap().1;
+    assert!(guide.contains(body), "the guide shows the example");
+}
