@@ -1,0 +1,34 @@
+//! Monitoring: what the operator creates for Prometheus.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// Monitoring of the replicas. Metrics are always served on the admin port.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringSpec {
+    /// Creates a ServiceMonitor for the Prometheus Operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_monitor: Option<ServiceMonitorSpec>,
+}
+
+/// The ServiceMonitor.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceMonitorSpec {
+    /// Scrape interval, such as `30s`.
+    #[serde(default = "default_interval")]
+    #[schemars(length(min = 2, max = 8), regex(pattern = "^[1-9][0-9]*(s|m|h)$"))]
+    pub interval: String,
+
+    /// Labels by which a Prometheus selects it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn default_interval() -> String {
+    "30s".to_owned()
+}
