@@ -1,5 +1,7 @@
 //! kms-operator: turns each `OfficeKmsHost` into running, shared, exposed host replicas.
 
+pub mod api;
+pub mod crd;
 pub mod dns;
 pub mod dns_windows;
 pub mod licensing;

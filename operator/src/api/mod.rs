@@ -7,6 +7,8 @@
 //! Integers are `i32`/`i64` with ranges: `uint` formats are unknown to API servers. Every list, map and string has a
 //! bound, which also keeps the rules within the API server's cost budget.
 
+#![allow(unreachable_pub, reason = "KubeSchema copies each struct, with its `pub`, into a function")]
+
 mod clients;
 mod deletion;
 mod dns;

@@ -1,0 +1,35 @@
+//! The CRD as YAML, generated from [`crate::api`] and never edited by hand.
+
+use kube::CustomResourceExt;
+
+use crate::api::OfficeKmsHost;
+
+/// The CustomResourceDefinition in YAML, with a first line that says where it comes from.
+///
+/// # Errors
+/// When the definition can't be written as YAML, which its test excludes.
+pub fn yaml() -> Result<String, serde_saphyr::SerializeError> {
+    let definition = serde_saphyr::to_string(&OfficeKmsHost::crd())?;
+    Ok(format!("# Generated from operator/src/api; a test fails when it differs.\n{definition}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Set `UPDATE_GENERATED=1` to write the file anew.
+    #[test]
+    fn the_file_in_crds_is_what_the_code_generates() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/officekms.io_officekmshosts.yaml");
+        let generated = yaml().expect("a CRD is YAML");
+        if std::env::var_os("UPDATE_GENERATED").is_some() {
+            fs::write(&path, &generated).expect("crds/ can be written");
+        }
+        let stored = fs::read_to_string(&path).expect("crds/ holds the CRD");
+        assert!(stored == generated, "crds/ differs from operator/src/api: run this test with UPDATE_GENERATED=1");
+        assert!(generated.len() < 256 * 1024, "client-side kubectl apply stores the whole CRD in an annotation");
+        assert!(!generated.contains("format: uint"), "API servers know no uint formats");
+    }
+}
