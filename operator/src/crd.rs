@@ -32,4 +32,18 @@ mod tests {
         assert!(generated.len() < 256 * 1024, "client-side kubectl apply stores the whole CRD in an annotation");
         assert!(!generated.contains("format: uint"), "API servers know no uint formats");
     }
+
+    #[test]
+    fn the_example_manifests_are_of_this_api() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/manifests");
+        let mut read = 0;
+        for entry in fs::read_dir(folder).expect("docs/examples/manifests exists") {
+            let path = entry.expect("a folder's entry can be read").path();
+            let text = fs::read_to_string(&path).expect("an example is text");
+            let host: OfficeKmsHost = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert!(host.spec.licensed_hosts.is_some() != host.spec.rehearsal.is_some(), "{}", path.display());
+            read += 1;
+        }
+        assert_eq!(read, 3);
+    }
 }
