@@ -1,0 +1,45 @@
+# The front door. `make help` lists what is here; CI calls the same targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+export OFFICEKMS_PYTHON ?= $(CURDIR)/.venv/bin/python
+CARGO_BIN := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)/debug
+FUZZ_SECONDS ?= 10
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: toolchain ## Build, then show four clients waiting and six licensed, on this machine, without Kubernetes
+	cargo build --locked --bin kmsctl --bin kms-host
+	"$(CARGO_BIN)/kmsctl" up -f docs/examples/demo.yaml --once
+
+.PHONY: test
+test: setup ## Install what the tests need, then run every test
+	scripts/test
+
+.PHONY: bench
+bench: setup ## Measure the figures of docs/performance.md and print one table
+	scripts/bench
+
+.PHONY: fuzz
+fuzz: toolchain ## Run every fuzz target for FUZZ_SECONDS (default 10)
+	fuzz/run "$(FUZZ_SECONDS)s"
+
+.PHONY: lint
+lint: toolchain ## Formatting, clippy with warnings denied, documentation, licences and duplicate providers
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	scripts/one-tls-provider
+	scripts/deny
+
+.PHONY: setup
+setup: toolchain ## Install the servers and peers that tests and benches start (Debian, PyPI)
+	scripts/setup servers python
+
+.PHONY: toolchain
+toolchain:
+	@scripts/setup toolchain
