@@ -35,15 +35,20 @@ mod tests {
 
     #[test]
     fn the_example_manifests_are_of_this_api() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/manifests");
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+        let mut paths = vec![examples.join("demo.yaml")];
+        let folder = fs::read_dir(examples.join("manifests")).expect("docs/examples/manifests exists");
+        paths.extend(folder.map(|entry| entry.expect("a folder's entry can be read").path()));
         let mut read = 0;
-        for entry in fs::read_dir(folder).expect("docs/examples/manifests exists") {
-            let path = entry.expect("a folder's entry can be read").path();
+        for path in paths {
             let text = fs::read_to_string(&path).expect("an example is text");
-            let host: OfficeKmsHost = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            assert!(host.spec.licensed_hosts.is_some() != host.spec.rehearsal.is_some(), "{}", path.display());
-            read += 1;
+            let hosts: Vec<OfficeKmsHost> =
+                serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            for host in hosts {
+                assert!(host.spec.licensed_hosts.is_some() != host.spec.rehearsal.is_some(), "{}", path.display());
+                read += 1;
+            }
         }
-        assert_eq!(read, 3);
+        assert_eq!(read, 4);
     }
 }
