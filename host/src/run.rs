@@ -107,7 +107,22 @@ pub async fn run(
     listeners: Listeners,
     token: CancellationToken,
 ) -> Result<Drained, RunError> {
-    let replica = Replica::start(config, listeners, &token)?;
+    let opened = ledger::open(&config.ledger)?;
+    run_on(config, opened, file, listeners, token).await
+}
+
+/// The same on a ledger that is already open: replicas in one process may share one in memory.
+///
+/// # Errors
+/// What is missing to start.
+pub async fn run_on(
+    config: HostConfig,
+    opened: Opened,
+    file: Option<WatchedFile>,
+    listeners: Listeners,
+    token: CancellationToken,
+) -> Result<Drained, RunError> {
+    let replica = Replica::start(config, opened, listeners, &token)?;
     let reloads = replica.reloads(file)?;
     tokio::select! {
         () = token.cancelled() => {}
@@ -126,8 +141,12 @@ struct Replica {
 }
 
 impl Replica {
-    fn start(config: HostConfig, listeners: Listeners, token: &CancellationToken) -> Result<Self, RunError> {
-        let opened = ledger::open(&config.ledger)?;
+    fn start(
+        config: HostConfig,
+        opened: Opened,
+        listeners: Listeners,
+        token: &CancellationToken,
+    ) -> Result<Self, RunError> {
         let rehearsal = match &config.rehearsal {
             None => None,
             Some(rehearsal) => {
@@ -280,7 +299,7 @@ impl Replica {
         }
         let mut status = self.source.config.lock().unwrap_or_else(PoisonError::into_inner);
         status.generation += 1;
-        status.needs_restart = needs_restart;
+        status.needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
         status.last_reload = Some(self.result(None));
     }
 

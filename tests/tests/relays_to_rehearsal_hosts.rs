@@ -4,14 +4,15 @@ use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use kms_host::admin::Events;
 use kms_host::rehearsal::SiteKey;
 use kms_host::rehearsal::client::{Machine, Outcome, ask};
 use kms_host::rehearsal::message::WorkstationName;
 use kms_host::rehearsal::products::Product;
 use kms_host::rpc::{ByteOrder, ConnectOptions, Connection, DataRepresentation, Reply, stub};
 use kms_host::sealing;
-use system_tests::chromium;
 use system_tests::replica::Replica;
+use system_tests::{chromium, http};
 use uuid::Uuid;
 
 const NOW_MICROS: fn() -> i64 = || {
@@ -72,6 +73,18 @@ async fn the_fifth_client_is_licensed_through_the_relay_and_all_is_recorded_and_
         status["ledger"]["recentEvents"][0]["clientName"], "pc06.example.com",
         "{status}"
     );
+
+    // Events can be followed: the newest, and those after a cursor.
+    let (_, newest) = http::get(host.admin, "/events?limit=2").await?;
+    let newest: Events = serde_json::from_str(&newest)?;
+    let [fifth, sixth] = newest.events.as_slice() else {
+        anyhow::bail!("two events were asked for: {newest:?}");
+    };
+    assert_eq!(fifth.event.client_name, "pc05.example.com");
+    let (_, later) = http::get(host.admin, &format!("/events?after={}", fifth.cursor)).await?;
+    assert_eq!(serde_json::from_str::<Events>(&later)?.events, [sixth.clone()]);
+    let (head, _) = http::get(host.admin, "/events?newest=2").await?;
+    assert!(head.contains(" 400 "), "{head}");
 
     // The relay may read the version words, so it must not take a rehearsal body for a Microsoft one.
     assert_eq!(

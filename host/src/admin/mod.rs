@@ -6,6 +6,7 @@
 //! | `/healthz` | liveness: the process answers |
 //! | `/readyz` | readiness: started and not draining. Never tied to licensed hosts: if all of them are away, other replicas fare no better |
 //! | `/status` | JSON, see [`Status`] |
+//! | `/events?after=CURSOR&limit=N` | JSON, see [`Events`]: events after a cursor, or the newest |
 //! | `/explain/ADDRESS` | JSON: where a client of that address would go now, and why ([`Explanation`](crate::routing::Explanation)) |
 //! | `/` | the page |
 
@@ -15,16 +16,17 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use status::{ConfigStatus, Connections, LedgerStatus, Observations, ReloadResult, Source, Status};
 
-use crate::ledger::ObservationQueue;
+use crate::ledger::{ObservationQueue, StoredEvent};
 use crate::metrics::Now;
 
 /// Serves the admin endpoint until `token` is cancelled.
@@ -35,6 +37,7 @@ pub async fn serve(listener: TcpListener, source: Arc<Source>, token: Cancellati
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
+        .route("/events", get(events))
         .route("/explain/{address}", get(explain))
         .with_state(source);
     let ended = axum::serve(listener, app)
@@ -70,6 +73,39 @@ async fn readyz(State(source): State<Arc<Source>>) -> impl IntoResponse {
 
 async fn status(State(source): State<Arc<Source>>) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], Json(source.status().await))
+}
+
+/// Most events in one answer.
+pub const MOST_EVENTS: usize = 1000;
+
+/// What `/events` is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    after: Option<String>,
+    #[serde(default = "some_events")]
+    limit: usize,
+}
+
+fn some_events() -> usize {
+    100
+}
+
+/// What `/events` answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Events {
+    /// Oldest first. The last one's cursor is where to go on.
+    pub events: Vec<StoredEvent>,
+}
+
+async fn events(State(source): State<Arc<Source>>, Query(wanted): Query<Wanted>) -> axum::response::Response {
+    match source
+        .events(wanted.after.as_deref(), wanted.limit.min(MOST_EVENTS))
+        .await
+    {
+        Ok(events) => ([(header::CACHE_CONTROL, "no-store")], Json(Events { events })).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error + "\n").into_response(),
+    }
 }
 
 async fn explain(State(source): State<Arc<Source>>, Path(address): Path<String>) -> axum::response::Response {

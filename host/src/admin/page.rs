@@ -170,7 +170,7 @@ fn licensed_hosts(page: &mut String, status: &Status) -> fmt::Result {
             .iter()
             .flat_map(|routing| &routing.hosts)
             .find(|part| part.name == host.name);
-        let class = match host.health {
+        let class = match host.health.as_str() {
             "well" => "good",
             "ejected" => "bad",
             _ => "warn",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::admission::Admission;
 use crate::ledger::{ApplicationCount, Ledger, Millis, ObservationQueue, QueueStats, StoredEvent};
@@ -20,15 +20,15 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
 const RECENT: usize = 20;
 
 /// The state of a host replica.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The replica's name.
     pub name: String,
     /// `relay` or `rehearsal`.
-    pub mode: &'static str,
+    pub mode: String,
     /// Version of the program.
-    pub version: &'static str,
+    pub version: String,
     /// Seconds since the start.
     pub uptime_seconds: u64,
     /// Whether clients are served.
@@ -40,35 +40,35 @@ pub struct Status {
     /// Connections of clients.
     pub connections: Connections,
     /// Requests since the start by what the client got.
-    pub requests: BTreeMap<&'static str, u64>,
+    pub requests: BTreeMap<String, u64>,
     /// Clients refused since the start, by reason.
-    pub refusals: BTreeMap<&'static str, u64>,
+    pub refusals: BTreeMap<String, u64>,
     /// Licensed hosts, in relay mode.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub licensed_hosts: Vec<LicensedHostStatus>,
     /// How clients are spread over them, in relay mode.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<RoutingStatus>,
     /// The ledger.
     pub ledger: LedgerStatus,
 }
 
 /// The configuration in use.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigStatus {
     /// 1 at the start, one more with each reload.
     pub generation: u64,
     /// How the last change of the file ended; none before the first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<ReloadResult>,
     /// Fields that were changed in the file and wait for a restart.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub needs_restart: Vec<&'static str>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs_restart: Vec<String>,
 }
 
 /// How a change of the configuration file ended.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReloadResult {
     /// When, in seconds since the start.
@@ -76,12 +76,12 @@ pub struct ReloadResult {
     /// Whether the new configuration is in use.
     pub applied: bool,
     /// Why not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 /// Connections of clients.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connections {
     /// Open now.
@@ -93,16 +93,16 @@ pub struct Connections {
 }
 
 /// The ledger.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerStatus {
     /// Whether its store answered now.
     pub available: bool,
     /// Why not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Observations of the relay on their way to it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observations: Option<Observations>,
     /// Counts and totals by application.
     pub counts: Vec<ApplicationCount>,
@@ -111,7 +111,7 @@ pub struct LedgerStatus {
 }
 
 /// Observations of a relay since the start.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Observations {
     /// Waiting to be written.
     pub waiting: u64,
@@ -180,8 +180,8 @@ impl Source {
         let now = Instant::now();
         Status {
             name: self.name.clone(),
-            mode: if self.relay.is_some() { "relay" } else { "rehearsal" },
-            version: env!("CARGO_PKG_VERSION"),
+            mode: if self.relay.is_some() { "relay" } else { "rehearsal" }.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
             ready: self.is_ready() && !self.is_draining(),
             draining: self.is_draining(),
@@ -191,11 +191,31 @@ impl Source {
                 sources: self.admission.sources(),
                 accepted: self.metrics.connections.get(),
             },
-            requests: self.metrics.requests().collect(),
-            refusals: self.metrics.refusals().collect(),
+            requests: owned(self.metrics.requests()),
+            refusals: owned(self.metrics.refusals()),
             licensed_hosts: self.relay.as_ref().map(|relay| relay.status(now)).unwrap_or_default(),
             routing: self.relay.as_ref().map(|relay| relay.routing()),
             ledger,
+        }
+    }
+
+    /// At most `limit` events, oldest first: those after a cursor, or the newest ones.
+    ///
+    /// # Errors
+    /// When the ledger's store does not answer in time.
+    pub async fn events(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredEvent>, String> {
+        let reading = async {
+            match after {
+                Some(cursor) => self.ledger.events(Some(cursor), limit).await,
+                None => self.ledger.recent_events(limit).await.map(|mut events| {
+                    events.reverse();
+                    events
+                }),
+            }
+        };
+        match tokio::time::timeout(LEDGER_PATIENCE, reading).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the ledger's store did not answer in time".to_owned()),
         }
     }
 
@@ -225,6 +245,10 @@ impl Source {
         status.observations = self.queue.as_ref().map(|queue| queue.stats().into());
         status
     }
+}
+
+fn owned(counters: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    counters.map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// The wall clock, where the edge needs it.

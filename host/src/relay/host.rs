@@ -44,7 +44,7 @@ pub(super) struct LicensedHost {
 }
 
 /// A licensed host's state for the status.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LicensedHostStatus {
     /// Its name.
@@ -52,14 +52,14 @@ pub struct LicensedHostStatus {
     /// Address and port as configured.
     pub address: String,
     /// `well`, `trial` or `ejected`.
-    pub health: &'static str,
+    pub health: String,
     /// Failures in a row.
     pub failures: u32,
     /// Seconds until an ejected host is tried again.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejected_for_seconds: Option<u64>,
     /// Moving average of its answers' latency, in milliseconds; none before the first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_millis: Option<f64>,
     /// Calls that it answered since the start.
     pub answered: u64,
@@ -68,12 +68,12 @@ pub struct LicensedHostStatus {
     /// Idle connections kept to it.
     pub idle_connections: usize,
     /// What went wrong last, and how many seconds ago.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
 }
 
 /// What went wrong last.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastFailure {
     /// Seconds ago.
@@ -343,7 +343,7 @@ impl LicensedHost {
         LicensedHostStatus {
             name: self.config.name.clone(),
             address: format!("{}:{}", self.config.address, self.config.port),
-            health: name,
+            health: name.to_owned(),
             failures: health.failures(),
             ejected_for_seconds: ejected_for.map(|time| time.as_secs()),
             latency_millis: (latency > 0).then(|| Duration::from_micros(latency).as_secs_f64() * 1000.0),
