@@ -137,6 +137,9 @@ pub enum PublishError {
         /// The response code.
         code: ResponseCode,
     },
+    /// The account of a management interface was refused: trying again could lock it.
+    #[error("{0}")]
+    Denied(String),
     /// A publisher's own failure, such as that of a management interface.
     #[error("{0}")]
     Other(String),
@@ -160,6 +163,7 @@ impl PublishError {
             Self::LostRace { .. } => "race",
             Self::Truncated { .. } => "truncated",
             Self::Unsigned { .. } => "unsigned",
+            Self::Denied(_) => "denied",
             Self::Failed { .. } | Self::Other(_) => "failed",
         }
     }

@@ -57,7 +57,10 @@ enum Failure {
 
 impl From<Failure> for PublishError {
     fn from(failure: Failure) -> Self {
-        Self::Other(failure.to_string())
+        match failure {
+            Failure::Host(error) if error.locks_account() => Self::Denied(error.to_string()),
+            other => Self::Other(other.to_string()),
+        }
     }
 }
 

@@ -5,3 +5,5 @@ pub mod crd;
 pub mod dns;
 pub mod dns_windows;
 pub mod licensing;
+pub mod reach;
+pub mod secrets;

@@ -4,17 +4,38 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::reference::{ConfigOrSecretKey, LocalName, SecretKey};
 use super::licensed_hosts::{Authentication, Transport};
+use super::reference::{ConfigOrSecretKey, LocalName, SecretKey};
 
 /// Zones to publish in.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsSpec {
     /// One entry per zone: `_vlmcs._tcp.ZONE` gets an SRV record for each target.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub zones: Vec<ZoneSpec>,
+
+    /// What our records are marked with, so that others' stay untouched. Default: the resource's UID. Give a name of your
+    /// own before you move the resource to another cluster, which then takes the records over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[-._/a-z0-9]+$"))]
+    pub owner: Option<String>,
+
+    /// Whether targets are tried by an RPC bind first: one that does not answer is not published, and one that stops
+    /// answering is taken away after `gracePeriodSeconds`. Switch it off where the operator cannot reach the targets.
+    #[serde(default = "default_probe")]
+    pub probe: bool,
+
+    /// Seconds that the records of a target which stopped answering, or of a Service that lost its address, still stand.
+    #[serde(default = "default_grace")]
+    #[schemars(range(min = 0, max = 604800))]
+    pub grace_period_seconds: i32,
+
+    /// Seconds between two looks at the zones' servers.
+    #[serde(default = "default_interval")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub check_interval_seconds: i32,
 }
 
 /// A zone, its records, and exactly one publisher.
@@ -27,7 +48,10 @@ pub struct DnsSpec {
 #[serde(rename_all = "camelCase")]
 pub struct ZoneSpec {
     /// Domain that clients look in, such as `corp.example.com`, without a final dot.
-    #[schemars(length(min = 1, max = 230), regex(pattern = "^[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?(\\.[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?)*$"))]
+    #[schemars(
+        length(min = 1, max = 230),
+        regex(pattern = "^[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?(\\.[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9_])?)*$")
+    )]
     pub name: String,
 
     /// Host name that the SRV record points at. Default: `NAME.ZONE`, with address records for the Service's addresses.
@@ -38,7 +62,10 @@ pub struct ZoneSpec {
 
     /// Addresses for the target's A and AAAA records. Default: those of the Service's load balancer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 2, max = 45), regex(pattern = "^[0-9a-fA-F.:]+$")))]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 2, max = 45), regex(pattern = "^[0-9a-fA-F.:]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub addresses: Vec<String>,
 
@@ -60,9 +87,22 @@ pub struct ZoneSpec {
     /// Targets of others' SRV records under the name that may be removed, such as a licensed host's own publication through
     /// which clients pass by the replicas. What is not listed is reported and never touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$")))]
+    #[schemars(
+        length(max = 32),
+        inner(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub remove_foreign: Vec<String>,
+
+    /// Authoritative servers that are asked whether they hold the records: a DNS name or IP address, with `:port` when it
+    /// is not 53. Default: those of the zone's NS records, which may lead to another side of a split horizon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 260), regex(pattern = "^[-._a-zA-Z0-9:\\[\\]]+$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub verify_servers: Vec<String>,
 
     /// Publishes by dynamic update (RFC 2136) signed with TSIG: BIND, Knot, PowerDNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,7 +126,10 @@ pub struct ZoneSpec {
 #[serde(rename_all = "camelCase")]
 pub struct Rfc2136Publisher {
     /// Servers that take updates, in order: a DNS name or IP address, with `:port` when it is not 53.
-    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 260), regex(pattern = "^[-._a-zA-Z0-9:\\[\\]]+$")))]
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(length(min = 1, max = 260), regex(pattern = "^[-._a-zA-Z0-9:\\[\\]]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub servers: Vec<String>,
 
@@ -141,6 +184,8 @@ pub struct DnsEndpointPublisher {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[x_kube(validation = Rule::new("self.transport != 'Http' || self.authentication == 'Ntlm'").message(
     "windowsDns over Http needs authentication Ntlm, which seals the messages; use transport Https for Basic"
+), validation = Rule::new("!has(self.caBundle) || !has(self.certificateSha256)").message(
+    "set one of caBundle and certificateSha256: a pinned certificate needs no bundle"
 ))]
 #[serde(rename_all = "camelCase")]
 pub struct WindowsDnsPublisher {
@@ -190,4 +235,16 @@ fn default_ttl() -> i32 {
 
 fn default_weight() -> i32 {
     100
+}
+
+fn default_probe() -> bool {
+    true
+}
+
+fn default_grace() -> i32 {
+    600
+}
+
+fn default_interval() -> i32 {
+    300
 }

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::dns::{Rfc2136Publisher, WindowsDnsPublisher};
+
 /// What the operator saw of an [`super::OfficeKmsHost`].
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -220,12 +222,43 @@ pub struct ZoneStatus {
     #[schemars(length(max = 64), inner(length(max = 1024)))]
     pub foreign: Vec<String>,
 
-    /// When it was last verified.
+    /// Since when it is verified; moved on by the daily refresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Time>,
+
+    /// When the records were last published afresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refreshed_at: Option<Time>,
+
+    /// Since when the target does not answer, while its records still stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Time>,
+
+    /// Through what our records were published, or are about to be: from there they are taken away when the zone leaves the
+    /// spec or changes its publisher.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub published_by: Vec<PublishedBy>,
 
     /// What is wrong, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
+}
+
+/// A publisher through which records of ours may stand in a zone.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedBy {
+    /// What our records are marked with.
+    #[schemars(length(min = 1, max = 128))]
+    pub owner: String,
+
+    /// Dynamic update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rfc2136: Option<Rfc2136Publisher>,
+
+    /// A Windows DNS server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows_dns: Option<WindowsDnsPublisher>,
 }

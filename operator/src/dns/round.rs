@@ -16,9 +16,6 @@ use tokio::time::timeout;
 use super::presence::Action;
 use super::settings::{Zone, ZonePublisher};
 
-/// Set to `"true"`, it lets a resource be deleted although its records could not be taken away.
-pub const SKIP_CLEANUP: &str = "officekms.io/skip-dns-cleanup";
-
 /// How a round goes.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -28,8 +25,6 @@ pub struct Limits {
     pub zone: Duration,
     /// Who is asked for the zone's servers.
     pub resolver: ResolverSource,
-    /// The zones' servers, where they are not to be looked up: NS records may lead to another side of a split horizon.
-    pub authorities: Option<Vec<Authority>>,
 }
 
 impl Default for Limits {
@@ -38,7 +33,6 @@ impl Default for Limits {
             exchange: Duration::from_secs(5),
             zone: Duration::from_secs(30),
             resolver: ResolverSource::System,
-            authorities: None,
         }
     }
 }
@@ -122,7 +116,7 @@ async fn take_away(task: &Task, limits: &Limits) -> Result<(), String> {
             let gone = withdraw(publisher.as_ref(), &task.desired).await;
             gone.map(|_| ()).map_err(|error| chain(&error))
         }
-        ZonePublisher::DnsEndpoint | ZonePublisher::Manual => Ok(()),
+        ZonePublisher::DnsEndpoint { .. } | ZonePublisher::Manual => Ok(()),
     }
 }
 
@@ -153,7 +147,7 @@ async fn one(task: &Task, limits: &Limits) -> Report {
             let publisher = Manual::new(servers.clone().unwrap_or_default(), limits.exchange);
             act(&publisher, task, &Action::Publish { refresh: false }).await
         }
-        (ZonePublisher::DnsEndpoint, _) => Ok(None),
+        (ZonePublisher::DnsEndpoint { .. }, _) => Ok(None),
     };
     match outcome {
         Ok(Some(published)) => {
@@ -223,10 +217,11 @@ async fn act(
     }
 }
 
-/// The zone's authoritative servers; where nobody says who they are, those that take the updates.
+/// The servers that the spec names, or the zone's authoritative ones; where nobody says who these are, those that take the
+/// updates.
 async fn servers(task: &Task, limits: &Limits) -> Result<Vec<Authority>, String> {
-    if let Some(known) = &limits.authorities {
-        return Ok(known.clone());
+    if !task.zone.verify_servers.is_empty() {
+        return addresses(&task.zone.verify_servers).await;
     }
     let failure = match authorities(&task.zone.apex, &limits.resolver).await {
         Ok(servers) => return Ok(servers),
@@ -235,9 +230,16 @@ async fn servers(task: &Task, limits: &Limits) -> Result<Vec<Authority>, String>
     let ZonePublisher::Rfc2136 { servers, .. } = &task.zone.publisher else {
         return Err(failure);
     };
+    addresses(servers).await.map_err(|_| failure)
+}
+
+async fn addresses(servers: &[ServerAddress]) -> Result<Vec<Authority>, String> {
     let resolved = join_all(servers.iter().map(ServerAddress::resolve)).await;
-    let known: Vec<Authority> = resolved.into_iter().flatten().flatten().map(Authority::from).collect();
-    if known.is_empty() { Err(failure) } else { Ok(known) }
+    let mut known = Vec::new();
+    for found in resolved {
+        known.extend(found.map_err(|error| chain(&error))?.into_iter().map(Authority::from));
+    }
+    Ok(known)
 }
 
 /// An error with its causes, in one line.

@@ -1,6 +1,6 @@
 //! Zones as the spec has them, checked: what is wrong is said with the field's path, and nothing is published by halves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use kms_dns::tsig::{Algorithm, Key, KeyError};
 use secrecy::SecretString;
 
 use crate::dns_windows::WindowsDns;
+use crate::reach;
+use crate::secrets::ValueError;
 
 /// A zone before it is checked.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct ZoneInput {
     pub weight: i32,
     /// Targets of others' SRV records that may be removed.
     pub remove_foreign: Vec<String>,
+    /// Servers to verify with, where they are not to be looked up.
+    pub verify_servers: Vec<String>,
     /// Who publishes.
     pub publisher: PublisherInput,
 }
@@ -48,45 +52,22 @@ pub enum PublisherInput {
         /// Its algorithm.
         algorithm: String,
         /// Its secret, as the Secret holds it.
-        secret: SecretInput,
+        secret: Result<SecretString, ValueError>,
     },
-    /// A Windows DNS server; who holds the credentials made the publisher.
+    /// A Windows DNS server; who holds the credentials made the publisher, or knows what is missing.
     WindowsDns {
         /// Zone apex, where it is not the zone's name.
         zone: Option<String>,
         /// The publisher.
-        publisher: Arc<WindowsDns>,
+        publisher: Result<Arc<WindowsDns>, Vec<reach::Problem>>,
     },
     /// external-dns.
-    DnsEndpoint,
+    DnsEndpoint {
+        /// Labels of the object.
+        labels: BTreeMap<String, String>,
+    },
     /// People.
     Manual,
-}
-
-/// What was found of a secret.
-#[derive(Debug, Clone)]
-pub enum SecretInput {
-    /// Its value.
-    Found(SecretString),
-    /// There is no such Secret.
-    NoSecret {
-        /// Its name.
-        name: String,
-    },
-    /// The Secret has no such key.
-    NoKey {
-        /// Its name.
-        name: String,
-        /// The missing key.
-        key: String,
-    },
-    /// The value is no text.
-    NotText {
-        /// Its name.
-        name: String,
-        /// The key.
-        key: String,
-    },
 }
 
 /// A zone that can be published.
@@ -108,6 +89,8 @@ pub struct Zone {
     pub weight: u16,
     /// What the user allowed beyond our own records.
     pub options: Options,
+    /// Servers to verify with; none: those of the NS records.
+    pub verify_servers: Vec<ServerAddress>,
     /// Who publishes.
     pub publisher: ZonePublisher,
 }
@@ -125,7 +108,10 @@ pub enum ZonePublisher {
     /// A Windows DNS server.
     WindowsDns(Arc<WindowsDns>),
     /// external-dns.
-    DnsEndpoint,
+    DnsEndpoint {
+        /// Labels of the object.
+        labels: BTreeMap<String, String>,
+    },
     /// People.
     Manual,
 }
@@ -137,7 +123,7 @@ impl ZonePublisher {
         match self {
             Self::Rfc2136 { .. } => "rfc2136",
             Self::WindowsDns(_) => "windowsDns",
-            Self::DnsEndpoint => "dnsEndpoint",
+            Self::DnsEndpoint { .. } => "dnsEndpoint",
             Self::Manual => "manual",
         }
     }
@@ -180,13 +166,17 @@ pub fn check(index: usize, input: &ZoneInput) -> Result<Zone, Vec<Problem>> {
         .zip(&input.remove_foreign)
         .map(|(at, text)| checks.read::<HostName>(&format!("removeForeign[{at}]"), text))
         .collect();
+    let verify_servers: Vec<Option<ServerAddress>> = (0..)
+        .zip(&input.verify_servers)
+        .map(|(at, text)| checks.read::<ServerAddress>(&format!("verifyServers[{at}]"), text))
+        .collect();
     let ttl = checks.number("ttl", input.ttl);
     let priority = checks.number("priority", input.priority);
     let weight = checks.number("weight", input.weight);
     let (apex_field, apex) = match &input.publisher {
         PublisherInput::Rfc2136 { zone, .. } => ("rfc2136.zone", zone.as_ref()),
         PublisherInput::WindowsDns { zone, .. } => ("windowsDns.zone", zone.as_ref()),
-        PublisherInput::DnsEndpoint | PublisherInput::Manual => ("name", None),
+        PublisherInput::DnsEndpoint { .. } | PublisherInput::Manual => ("name", None),
     };
     let apex = match apex {
         Some(apex) => checks.read::<ZoneName>(apex_field, apex),
@@ -217,6 +207,7 @@ pub fn check(index: usize, input: &ZoneInput) -> Result<Zone, Vec<Problem>> {
                     remove_foreign: remove_foreign.into_iter().flatten().collect(),
                     refresh: false,
                 },
+                verify_servers: verify_servers.into_iter().flatten().collect(),
                 publisher,
             })
         }
@@ -256,19 +247,29 @@ impl Checks {
     }
 
     fn publisher(&mut self, input: &PublisherInput) -> Option<ZonePublisher> {
-        let PublisherInput::Rfc2136 {
-            servers,
-            key_name,
-            algorithm,
-            secret,
-            ..
-        } = input
-        else {
-            return Some(match input {
-                PublisherInput::WindowsDns { publisher, .. } => ZonePublisher::WindowsDns(Arc::clone(publisher)),
-                PublisherInput::Manual => ZonePublisher::Manual,
-                _ => ZonePublisher::DnsEndpoint,
-            });
+        let (servers, key_name, algorithm, secret) = match input {
+            PublisherInput::Rfc2136 {
+                servers,
+                key_name,
+                algorithm,
+                secret,
+                ..
+            } => (servers, key_name, algorithm, secret),
+            PublisherInput::WindowsDns { publisher, .. } => {
+                return match publisher {
+                    Ok(publisher) => Some(ZonePublisher::WindowsDns(Arc::clone(publisher))),
+                    Err(problems) => {
+                        for problem in problems {
+                            self.problem(&format!("windowsDns.{}", problem.field), problem.message.clone());
+                        }
+                        None
+                    }
+                };
+            }
+            PublisherInput::DnsEndpoint { labels } => {
+                return Some(ZonePublisher::DnsEndpoint { labels: labels.clone() });
+            }
+            PublisherInput::Manual => return Some(ZonePublisher::Manual),
         };
         let servers: Vec<Option<ServerAddress>> = (0..)
             .zip(servers)
@@ -276,24 +277,15 @@ impl Checks {
             .collect();
         let algorithm = self.read::<Algorithm>("rfc2136.tsig.algorithm", algorithm);
         let secret = match secret {
-            SecretInput::Found(secret) => Some(secret),
-            SecretInput::NoSecret { name } => {
-                self.problem(
-                    "rfc2136.tsig.secret.name",
-                    format!("there is no Secret `{name}` in this namespace"),
-                );
-                None
-            }
-            SecretInput::NoKey { name, key } => {
-                self.problem(
-                    "rfc2136.tsig.secret.key",
-                    format!("the Secret `{name}` has no key `{key}`"),
-                );
-                None
-            }
-            SecretInput::NotText { name, key } => {
-                let message = format!("the key `{key}` of the Secret `{name}` is no text; it must hold base64");
-                self.problem("rfc2136.tsig.secret.key", message);
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                let field = match error {
+                    ValueError::NoObject { .. } | ValueError::Unreadable(_) => "rfc2136.tsig.secret.name",
+                    ValueError::NoKey { .. } | ValueError::NotText { .. } | ValueError::TooLarge { .. } => {
+                        "rfc2136.tsig.secret.key"
+                    }
+                };
+                self.problem(field, error.to_string());
                 None
             }
         };
@@ -329,6 +321,7 @@ pub(crate) mod tests {
             priority: 0,
             weight: 100,
             remove_foreign: Vec::new(),
+            verify_servers: Vec::new(),
             publisher: PublisherInput::Manual,
         }
     }
@@ -339,7 +332,7 @@ pub(crate) mod tests {
             zone: None,
             key_name: "officekms".into(),
             algorithm: "HmacSha256".into(),
-            secret: SecretInput::Found(SecretString::from(secret)),
+            secret: Ok(SecretString::from(secret)),
         }
     }
 
@@ -378,30 +371,51 @@ pub(crate) mod tests {
             [at("rfc2136.tsig.secret")]
         );
         assert_eq!(
+            paths(|zone| zone.verify_servers = vec!["ns1:x".into()]),
+            [at("verifyServers[0]")]
+        );
+        let problem = reach::Problem {
+            field: "credentialsSecret",
+            message: "is missing".into(),
+        };
+        let windows = PublisherInput::WindowsDns {
+            zone: None,
+            publisher: Err(vec![problem]),
+        };
+        assert_eq!(
+            paths(|zone| zone.publisher = windows),
+            [at("windowsDns.credentialsSecret")]
+        );
+        assert_eq!(
             paths(|zone| zone.publisher = rfc2136("ns1:x", "c2VjcmV0")),
             [at("rfc2136.servers[0]")]
         );
-        let tsig = |secret: SecretInput, algorithm: &str, apex: Option<&str>| PublisherInput::Rfc2136 {
-            servers: vec!["192.0.2.1".into()],
-            zone: apex.map(str::to_owned),
-            key_name: "k".into(),
-            algorithm: algorithm.into(),
-            secret,
-        };
-        let no_key = SecretInput::NoKey {
+        let tsig =
+            |secret: Result<SecretString, ValueError>, algorithm: &str, apex: Option<&str>| PublisherInput::Rfc2136 {
+                servers: vec!["192.0.2.1".into()],
+                zone: apex.map(str::to_owned),
+                key_name: "k".into(),
+                algorithm: algorithm.into(),
+                secret,
+            };
+        let no_key = Err(ValueError::NoKey {
+            kind: "Secret",
             name: "s".into(),
             key: "k".into(),
-        };
+        });
         assert_eq!(
             paths(|zone| zone.publisher = tsig(no_key, "HmacSha256", None)),
             [at("rfc2136.tsig.secret.key")]
         );
-        let none = SecretInput::NoSecret { name: "s".into() };
+        let none = Err(ValueError::NoObject {
+            kind: "Secret",
+            name: "s".into(),
+        });
         assert_eq!(
             paths(|zone| zone.publisher = tsig(none, "HmacSha256", None)),
             [at("rfc2136.tsig.secret.name")]
         );
-        let good = || SecretInput::Found(SecretString::from("c2VjcmV0"));
+        let good = || Ok(SecretString::from("c2VjcmV0"));
         assert_eq!(
             paths(|zone| zone.publisher = tsig(good(), "hmac-md5", None)),
             [at("rfc2136.tsig.algorithm")]

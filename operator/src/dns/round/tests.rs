@@ -40,7 +40,6 @@ fn limits(resolver: ResolverSource) -> Limits {
         exchange: Duration::from_secs(2),
         zone: Duration::from_secs(10),
         resolver,
-        authorities: None,
     }
 }
 
@@ -64,16 +63,10 @@ async fn a_failing_zone_holds_up_no_other() {
         task(rfc2136(&closed_port().await, "c2VjcmV0"), PUBLISH),
         task(crate::dns::settings::PublisherInput::Manual, waiting),
     ];
-    let tasks = [
-        tasks.as_slice(),
-        &[task(crate::dns::settings::PublisherInput::Manual, PUBLISH)],
-    ]
-    .concat();
-    let limits = Limits {
-        authorities: Some(vec![server.address().into()]),
-        ..limits(ResolverSource::Servers(Vec::new()))
-    };
-    let reports = round(&tasks, &limits).await;
+    let mut good = task(crate::dns::settings::PublisherInput::Manual, PUBLISH);
+    good.zone.verify_servers = vec![server.address().into()];
+    let tasks = [tasks.as_slice(), &[good]].concat();
+    let reports = round(&tasks, &limits(ResolverSource::Servers(Vec::new()))).await;
     let failures: Vec<Option<&str>> = reports.iter().map(|report| report.failure).collect();
     assert_eq!(
         failures,
