@@ -5,5 +5,6 @@ pub mod crd;
 pub mod dns;
 pub mod dns_windows;
 pub mod licensing;
+pub mod notice;
 pub mod reach;
 pub mod secrets;

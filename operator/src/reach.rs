@@ -158,6 +158,7 @@ mod tests {
             credentials_secret: LocalName { name: "account".into() },
             ca_bundle: None,
             certificate_sha256: None,
+            settings: None,
             interval_seconds: 300,
         }
     }

@@ -84,10 +84,37 @@ pub struct ManagementSpec {
     #[schemars(length(equal = 64), regex(pattern = "^[0-9a-fA-F]{64}$"))]
     pub certificate_sha256: Option<String>,
 
+    /// Settings of its KMS service. With `mode: Manage` they are corrected once all products are activated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<HostSettings>,
+
     /// Seconds between two readings of the host.
     #[serde(default = "default_interval")]
     #[schemars(range(min = 30, max = 86400))]
     pub interval_seconds: i32,
+}
+
+/// Settings of a licensed host's KMS service. They take effect when its service Software Protection restarts.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HostSettings {
+    /// Whether the host publishes its own SRV record. Off by default, since clients would find it beside the replicas.
+    #[serde(default)]
+    pub dns_publishing: bool,
+
+    /// Whether the service runs at low priority. Default: left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_priority: Option<bool>,
+
+    /// Minutes after which clients that are not activated ask again. Default: left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 15, max = 43200))]
+    pub activation_interval_minutes: Option<i32>,
+
+    /// Minutes after which activated clients renew. Default: left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 15, max = 43200))]
+    pub renewal_interval_minutes: Option<i32>,
 }
 
 /// What the operator may do on a licensed host.

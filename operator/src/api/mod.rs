@@ -32,7 +32,7 @@ pub use dns::{
 pub use ledger::{
     LedgerSpec, ManagedLedger, MemoryLedger, RedisLedger, RedisMode, RedisTls, SentinelSpec, StorageSpec,
 };
-pub use licensed_hosts::{Authentication, LicensedHost, ManagementMode, ManagementSpec, Transport};
+pub use licensed_hosts::{Authentication, HostSettings, LicensedHost, ManagementMode, ManagementSpec, Transport};
 pub use monitoring::{MonitoringSpec, ServiceMonitorSpec};
 pub use pod::PodSpec;
 pub use products::{ActivationMethod, Product, ProductName};

@@ -25,6 +25,27 @@ impl Verdict {
             message: message.chars().take(1024).collect(),
         }
     }
+
+    /// What cannot be told now.
+    pub(super) fn unknown(reason: &'static str, message: &str) -> Self {
+        Self::new(None, reason, message.to_owned())
+    }
+
+    /// Whether `who`'s count reaches the required one.
+    pub(super) fn of_count(who: &str, count: u32, required: u32) -> Self {
+        if count >= required {
+            let message = format!("{who} counts {count} clients, {required} are required");
+            return Self::new(Some(true), "CountReached", message);
+        }
+        let message =
+            format!("{who} counts {count} clients, {required} are required: let more clients ask, or look for clones");
+        Self::new(Some(false), "TooFewClients", message)
+    }
+
+    /// Adds something to the message.
+    pub(super) fn append(&mut self, more: &str) {
+        self.message = format!("{}; {more}", self.message).chars().take(1024).collect();
+    }
 }
 
 /// `HostsLicensed`: whether every licensed host carries its products, activated. The first problem is told, and how many
@@ -115,16 +136,7 @@ pub fn threshold_met(rows: &[Row], required: u32) -> Verdict {
         Outcome::Failed { .. } | Outcome::Waiting => None,
     });
     match counts.max_by_key(|(_, count)| *count) {
-        Some((host, count)) if count >= required => Verdict::new(
-            Some(true),
-            "CountReached",
-            format!("{host} counts {count} clients, {required} are required"),
-        ),
-        Some((host, count)) => Verdict::new(
-            Some(false),
-            "TooFewClients",
-            format!("{host} counts {count} clients, {required} are required: let more clients ask, or look for clones"),
-        ),
+        Some((host, count)) => Verdict::of_count(host, count, required),
         None => Verdict::new(None, "NoCount", "no host shows a count yet".to_owned()),
     }
 }

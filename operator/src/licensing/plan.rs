@@ -23,6 +23,9 @@ pub struct Wanted {
     pub product: &'static HostProduct,
     /// Its host key, where the spec names one.
     pub key: Option<SecretString>,
+    /// Why a secret that the spec names cannot be had. Until then nothing is done: another key than the one that is meant
+    /// could be used up.
+    pub missing: Option<String>,
     /// How it is activated.
     pub activation: Activation,
 }
@@ -86,6 +89,8 @@ pub enum Reason {
     SystemNotSupported,
     /// No key is installed, and the spec has none.
     KeyNotGiven,
+    /// A Secret that the spec names cannot be read.
+    SecretMissing,
     /// No key is installed.
     KeyMissing,
     /// Another key than the spec's is installed.
@@ -116,6 +121,7 @@ impl Reason {
             Self::PackMissing => "PackMissing",
             Self::SystemNotSupported => "SystemNotSupported",
             Self::KeyNotGiven => "KeyNotGiven",
+            Self::SecretMissing => "SecretMissing",
             Self::KeyMissing => "KeyMissing",
             Self::WrongKey => "WrongKey",
             Self::KeyRefused => "KeyRefused",
@@ -164,6 +170,14 @@ pub fn plan(host: &str, wanted: &Wanted, facts: &HostFacts, journal: &Journal, n
         (Some(unsupported), _) => (Step::UpgradeSystem, Reason::SystemNotSupported, unsupported),
         (None, None) if product.pack.is_some() => {
             (Step::InstallPack, Reason::PackMissing, pack_missing(product, facts))
+        }
+        (None, _) if wanted.missing.is_some() => {
+            let why = wanted.missing.as_deref().unwrap_or_default();
+            (
+                Step::Blocked,
+                Reason::SecretMissing,
+                format!("{}: {why}", product.title),
+            )
         }
         (None, found) => match found.filter(|found| fits(wanted, found) && found.partial_key.is_some()) {
             Some(keyed) => activate(wanted, keyed, attempt, now),

@@ -127,7 +127,18 @@ struct Visited {
 }
 
 impl Keeper {
-    /// Visits every host whose time has come.
+    /// Forgets hosts that are no longer in the spec. Their attempts stay in the journal: a host that comes back must not be
+    /// activated anew.
+    pub fn keep_only(&self, names: &BTreeSet<&str>, memory: &mut Memory) {
+        self.hosts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|name, _| names.contains(name.as_str()));
+        memory.cursors.retain(|name, _| names.contains(name.as_str()));
+        memory.patience.retain(|name, _| names.contains(name.as_str()));
+    }
+
+    /// Visits these hosts, unless one is to be left alone after a failure.
     pub async fn round(
         &self,
         hosts: &[HostSpec],
@@ -137,13 +148,6 @@ impl Keeper {
         now: i64,
     ) -> Round {
         let _turn = self.turn.lock().await;
-        let names: BTreeSet<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-        self.hosts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|name, _| names.contains(name.as_str()));
-        memory.cursors.retain(|name, _| names.contains(name.as_str()));
-        memory.patience.retain(|name, _| names.contains(name.as_str()));
         // The journals of the hosts are parts of one; each visit saves the whole of it.
         let shared = Shared {
             journal: AsyncMutex::new(memory.journal.clone()),
@@ -360,4 +364,4 @@ impl JournalStore for Shared<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,6 +17,7 @@ fn wanted(key: Option<&str>, activation: Activation) -> Wanted {
     Wanted {
         product: office(),
         key: key.map(|key| key.to_owned().into()),
+        missing: None,
         activation,
     }
 }
@@ -49,6 +50,17 @@ fn product(partial: Option<&str>, status: LicenseStatus) -> Product {
 fn decide(wanted: &Wanted, facts: &HostFacts, journal: &Journal) -> (Step, Reason) {
     let plan = plan(HOST, wanted, facts, journal, LATER);
     (plan.step, plan.reason)
+}
+
+#[test]
+fn a_key_that_comes_late_is_waited_for_and_no_other_is_used_up_instead() {
+    let mut late = wanted(None, Activation::Online);
+    late.missing = Some("there is no Secret `keys` in this namespace: create it".into());
+    let other = host(vec![product(Some("ZZZZZ"), LicenseStatus::InitialGrace)]);
+    let none = Journal::default();
+    assert_eq!(decide(&late, &other, &none), (Step::Blocked, Reason::SecretMissing));
+    let licensed = host(vec![product(Some("ZZZZZ"), LicenseStatus::Licensed)]);
+    assert_eq!(decide(&late, &licensed, &none), (Step::None, Reason::Licensed));
 }
 
 #[test]
@@ -227,6 +239,7 @@ fn the_client_licence_of_ltsc_2024_is_told_from_the_host_licence() {
     let ltsc = Wanted {
         product: HostProduct::named("OfficeLTSC2024").unwrap(),
         key: Some("K-AAAAA".to_owned().into()),
+        missing: None,
         activation: Activation::Online,
     };
     let plan = plan(HOST, &ltsc, &host(vec![client]), &Journal::default(), 0);

@@ -28,14 +28,14 @@ impl JournalStore for Kept {
 
 const SITE: [u8; 32] = [7; 32];
 
-struct Host {
-    host: RehearsalHost,
-    port: u16,
+pub(crate) struct Host {
+    pub(crate) host: RehearsalHost,
+    pub(crate) port: u16,
     _files: tempfile::TempDir,
     _stop: tokio_util::sync::DropGuard,
 }
 
-async fn rehearsal(name: &str) -> Host {
+pub(crate) async fn rehearsal(name: &str) -> Host {
     let files = tempfile::tempdir().unwrap();
     let password = files.path().join("password");
     std::fs::write(&password, "drill\n").unwrap();
@@ -88,6 +88,7 @@ fn spec(name: &str, port: u16, key: &str, activation: Activation, password: &str
         wanted: vec![Wanted {
             product,
             key: Some(key.to_owned().into()),
+            missing: None,
             activation,
         }],
         settings: WantedSettings {
@@ -99,7 +100,7 @@ fn spec(name: &str, port: u16, key: &str, activation: Activation, password: &str
 }
 
 /// Lets a client ask; gives the return code and the count that it was told.
-async fn client(host: &Host, number: u128, name: &str) -> (u32, Option<u32>) {
+pub(crate) async fn client(host: &Host, number: u128, name: &str) -> (u32, Option<u32>) {
     let key = SiteKey::new(&SITE);
     let product = kms_host::rehearsal::products::Product::named("Office2016").unwrap();
     let machine = Machine::new(WorkstationName::new(name).unwrap(), Uuid::from_u128(number));

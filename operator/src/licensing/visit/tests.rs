@@ -83,6 +83,7 @@ fn wanted(key: &str, activation: Activation) -> Wanted {
     Wanted {
         product,
         key: Some(key.to_owned().into()),
+        missing: None,
         activation,
     }
 }
