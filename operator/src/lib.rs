@@ -6,5 +6,6 @@ pub mod dns;
 pub mod dns_windows;
 pub mod licensing;
 pub mod notice;
+pub mod rbac;
 pub mod reach;
 pub mod secrets;
