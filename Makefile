@@ -28,6 +28,10 @@ bench: setup ## Measure the figures of docs/performance.md and print one table
 fuzz: toolchain ## Run every fuzz target for FUZZ_SECONDS (default 10)
 	fuzz/run "$(FUZZ_SECONDS)s"
 
+.PHONY: images
+images: toolchain ## Build static binaries and image archives, without a container engine
+	scripts/images
+
 .PHONY: lint
 lint: toolchain ## Formatting, clippy with warnings denied, documentation, licences and duplicate providers
 	cargo fmt --all --check
