@@ -25,9 +25,19 @@ struct Args {
     /// Check the configuration file, print every problem in it, and end.
     #[arg(long)]
     check: bool,
+    /// The replica's name in status and logs; wins over the file's `name`, which replicas on Kubernetes share.
+    #[arg(long, env = "KMS_HOST_NAME", value_name = "NAME", value_parser = name)]
+    name: Option<String>,
     /// Form of the log's lines; wins over the file's `log.format`.
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    match text.len() {
+        1..=253 => Ok(text.to_owned()),
+        _ => Err("a name has 1 to 253 characters"),
+    }
 }
 
 const RUN_FAILED: u8 = 1;
@@ -39,7 +49,7 @@ const FILES_BESIDE_CONNECTIONS: u64 = 256;
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    let (mut config, file) = match WatchedFile::open(&args.config) {
+    let (mut config, file) = match WatchedFile::open_as(&args.config, args.name) {
         Ok(opened) => opened,
         Err(error) => {
             eprintln!("{:#}", anyhow::Error::from(error));

@@ -10,7 +10,9 @@ use crate::api::OfficeKmsHost;
 /// When the definition can't be written as YAML, which its test excludes.
 pub fn yaml() -> Result<String, serde_saphyr::SerializeError> {
     let definition = serde_saphyr::to_string(&OfficeKmsHost::crd())?;
-    Ok(format!("# Generated from operator/src/api; a test fails when it differs.\n{definition}"))
+    Ok(format!(
+        "# Generated from operator/src/api; a test fails when it differs.\n{definition}"
+    ))
 }
 
 #[cfg(test)]
@@ -28,8 +30,14 @@ mod tests {
             fs::write(&path, &generated).expect("crds/ can be written");
         }
         let stored = fs::read_to_string(&path).expect("crds/ holds the CRD");
-        assert!(stored == generated, "crds/ differs from operator/src/api: run this test with UPDATE_GENERATED=1");
-        assert!(generated.len() < 256 * 1024, "client-side kubectl apply stores the whole CRD in an annotation");
+        assert!(
+            stored == generated,
+            "crds/ differs from operator/src/api: run this test with UPDATE_GENERATED=1"
+        );
+        assert!(
+            generated.len() < 256 * 1024,
+            "client-side kubectl apply stores the whole CRD in an annotation"
+        );
         assert!(!generated.contains("format: uint"), "API servers know no uint formats");
     }
 
@@ -45,7 +53,11 @@ mod tests {
             let hosts: Vec<OfficeKmsHost> =
                 serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             for host in hosts {
-                assert!(host.spec.licensed_hosts.is_some() != host.spec.rehearsal.is_some(), "{}", path.display());
+                assert!(
+                    host.spec.licensed_hosts.is_some() != host.spec.rehearsal.is_some(),
+                    "{}",
+                    path.display()
+                );
                 read += 1;
             }
         }

@@ -1,6 +1,7 @@
 //! kms-operator: turns each `OfficeKmsHost` into running, shared, exposed host replicas.
 
 pub mod api;
+pub mod build;
 pub mod crd;
 pub mod dns;
 pub mod dns_windows;
@@ -9,3 +10,4 @@ pub mod notice;
 pub mod rbac;
 pub mod reach;
 pub mod secrets;
+pub mod settings;

@@ -48,6 +48,8 @@ pub enum Look {
 pub struct WatchedFile {
     file: PathBuf,
     seen: Option<String>,
+    /// Stands in for the file's `name`.
+    name: Option<String>,
 }
 
 impl WatchedFile {
@@ -56,15 +58,29 @@ impl WatchedFile {
     /// # Errors
     /// It cannot be read, or has problems.
     pub fn open(file: &Path) -> Result<(HostConfig, Self), ReadError> {
+        Self::open_as(file, None)
+    }
+
+    /// The same for a replica that is called `name` if one is given, whatever the file says.
+    ///
+    /// # Errors
+    /// It cannot be read, or has problems.
+    pub fn open_as(file: &Path, name: Option<String>) -> Result<(HostConfig, Self), ReadError> {
         let text = read(file)?;
         let config = load(&text, file)?;
-        Ok((
-            config,
-            Self {
-                file: file.to_owned(),
-                seen: Some(text),
-            },
-        ))
+        let watched = Self {
+            file: file.to_owned(),
+            seen: Some(text),
+            name,
+        };
+        Ok((watched.named(config), watched))
+    }
+
+    fn named(&self, mut config: HostConfig) -> HostConfig {
+        if let Some(name) = &self.name {
+            config.name.clone_from(name);
+        }
+        config
     }
 
     /// Reads the file again.
@@ -84,7 +100,7 @@ impl WatchedFile {
         let loaded = load(&text, &self.file);
         self.seen = Some(text);
         match loaded {
-            Ok(config) => Look::Good(Box::new(config)),
+            Ok(config) => Look::Good(Box::new(self.named(config))),
             Err(problems) => Look::Bad(problems.into()),
         }
     }
@@ -151,6 +167,19 @@ mod tests {
         assert_eq!(new.relay.as_ref().expect("relay").licensed_hosts[0].address, "10.0.0.2");
         assert_eq!(config.needs_restart(&new), Vec::<&str>::new());
         assert!(matches!(file.look(), Look::Same));
+    }
+
+    #[test]
+    fn a_name_given_to_the_replica_stands_over_the_files() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("config.yaml");
+        fs::write(&path, format!("name: shared\n{GOOD}")).expect("written");
+        let (config, mut file) = WatchedFile::open_as(&path, Some("kms-0".to_owned())).expect("good");
+        fs::write(&path, format!("name: renamed\n{GOOD}")).expect("written");
+        let Look::Good(new) = file.look() else {
+            panic!("the change is seen")
+        };
+        assert_eq!((config.name.as_str(), new.name.as_str()), ("kms-0", "kms-0"));
     }
 
     #[test]

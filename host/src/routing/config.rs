@@ -18,6 +18,9 @@ pub struct RoutingConfig {
     /// for Windows clients). Without it, the largest that the hosts report, else 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub required_count: Option<u32>,
+    /// Hosts in the active set, 1..=64, whatever the number of clients. Without it as many as the clients fill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_hosts: Option<u32>,
     /// Whether hosts with different products serve the same clients.
     pub mixed_product_sets: MixedProductSets,
     /// Requests of one address within 24 hours beyond which several clients share it (NAT), 1..=255. One client without
@@ -43,6 +46,7 @@ impl Default for RoutingConfig {
         Self {
             policy: Policy::CountAware,
             required_count: None,
+            active_hosts: None,
             mixed_product_sets: MixedProductSets::Refuse,
             shared_address_asks: 14,
             refresh_interval: Period::seconds(2),
@@ -102,6 +106,13 @@ impl RoutingConfig {
                 "from 1 to 1000 is possible",
             );
         }
+        if let Some(active @ (0 | 65..)) = self.active_hosts {
+            problem(
+                "activeHosts",
+                format!("{active} is out of range"),
+                "from 1 to 64 is possible",
+            );
+        }
         if self.shared_address_asks == 0 {
             problem(
                 "sharedAddressAsks",
@@ -147,6 +158,7 @@ mod tests {
         assert_eq!(RoutingConfig::default().problems(), []);
         let wrong = RoutingConfig {
             required_count: Some(0),
+            active_hosts: Some(0),
             shared_address_asks: 0,
             max_clients: 1,
             refresh_interval: Period::seconds(0),
@@ -159,6 +171,7 @@ mod tests {
             fields,
             [
                 "requiredCount",
+                "activeHosts",
                 "sharedAddressAsks",
                 "maxClients",
                 "refreshInterval",

@@ -76,6 +76,7 @@ pub struct Fleet {
     pub policy: Policy,
     pub(super) shared_address_asks: u8,
     promote_after: Duration,
+    active_hosts: Option<u64>,
     /// Indices of the hosts, the most preferred first.
     pub(super) by_preference: Vec<usize>,
 }
@@ -139,6 +140,7 @@ impl Fleet {
             policy: config.policy,
             shared_address_asks: config.shared_address_asks,
             promote_after: config.promote_after.get(),
+            active_hosts: config.active_hosts.map(u64::from),
             by_preference,
         }
     }
@@ -147,7 +149,8 @@ impl Fleet {
     ///
     /// The active set is taken in preference order. The host at place i (from 1) joins it when D reaches 2N x i, and
     /// stays, while it has clients, until D falls under that by more than N: so the set is a function of the shared
-    /// counts alone, and yet does not swing when D does. The most preferred host is always in it.
+    /// counts alone, and yet does not swing when D does. The most preferred host is always in it. A configured number of
+    /// active hosts stands over D.
     pub fn standings(&self, health: impl Fn(usize) -> Health) -> SmallVec<[Standing; 8]> {
         let mut standings: SmallVec<[Standing; 8]> = SmallVec::with_capacity(self.hosts.len());
         for (at, host) in self.hosts.iter().enumerate() {
@@ -186,7 +189,10 @@ impl Fleet {
             }
             let joins_at = required.saturating_mul(2).saturating_mul(place);
             let stays = host.count > 0 && clients.saturating_add(required) >= joins_at;
-            if place == 1 || clients >= joins_at || stays {
+            let joins = self
+                .active_hosts
+                .map_or(place == 1 || clients >= joins_at || stays, |active| place <= active);
+            if joins {
                 place += 1;
                 standing.member = true;
                 standing.state = match standing.state {

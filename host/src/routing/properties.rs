@@ -310,6 +310,17 @@ proptest! {
     }
 
     #[test]
+    fn a_configured_number_of_active_hosts_stands_over_the_clients(
+        hosts in 1u64..6, distinct in 0u64..400, active in 1u32..8,
+    ) {
+        let mut case = warm_hosts(&vec![1; usize::try_from(hosts).unwrap()]);
+        case.distinct = distinct;
+        case.config.active_hosts = Some(active);
+        let members = case.fleet().standings(|_| Health::Well).iter().filter(|standing| standing.member).count();
+        prop_assert_eq!(u64::try_from(members).unwrap(), u64::from(active).min(hosts));
+    }
+
+    #[test]
     fn the_active_set_does_not_flap_around_a_threshold(steps in prop::collection::vec(-4i64..=4, 1..200), place in 2u64..4) {
         let mut case = warm_hosts(&[1, 1, 1]);
         case.hosts.iter_mut().for_each(|host| host.seen = 0);

@@ -1,7 +1,7 @@
 //! Listening sockets.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -22,12 +22,25 @@ pub struct ListenError {
 
 /// Listens on `address`. Accepted connections inherit TCP_NODELAY, which saves a system call for each.
 ///
-/// An IPv6 wildcard takes IPv4 clients too unless `v6_only`.
+/// An IPv6 wildcard takes IPv4 clients too unless `v6_only`. Then it is every address of the machine, so a kernel without
+/// IPv6 listens on the IPv4 wildcard instead.
 ///
 /// # Errors
 /// The address is taken or not ours.
 pub fn listen(address: SocketAddr, v6_only: bool) -> Result<TcpListener, ListenError> {
-    bind(address, v6_only).map_err(|source| ListenError { address, source })
+    let everywhere = address.ip() == Ipv6Addr::UNSPECIFIED && !v6_only;
+    match bind(address, v6_only) {
+        Err(error) if everywhere && lacks_family(&error) => {
+            bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())), false)
+        }
+        bound => bound,
+    }
+    .map_err(|source| ListenError { address, source })
+}
+
+/// Whether the kernel was started without the address family (`ipv6.disable=1`).
+fn lacks_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// Raises the process' limit of open files as far as it may: each connection is one. Returns the limit.

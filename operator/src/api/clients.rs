@@ -10,13 +10,19 @@ use serde::{Deserialize, Serialize};
 pub struct ClientsSpec {
     /// Networks (CIDR) whose clients are answered. Empty: all that are not denied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128), inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$")))]
+    #[schemars(
+        length(max = 128),
+        inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed_cidrs: Vec<String>,
 
     /// Networks (CIDR) whose clients are refused, also when an allowed network holds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128), inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$")))]
+    #[schemars(
+        length(max = 128),
+        inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub denied_cidrs: Vec<String>,
 
@@ -76,7 +82,10 @@ impl Default for ClientLimits {
 #[serde(rename_all = "camelCase")]
 pub struct ProxyProtocolSpec {
     /// Networks (CIDR) of the load balancers. Connections from them must start with a header; others must not.
-    #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$")))]
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub trusted_cidrs: Vec<String>,
 }

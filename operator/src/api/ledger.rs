@@ -52,7 +52,10 @@ pub struct RedisLedger {
     pub mode: RedisMode,
 
     /// `host:port` of the server, of the Sentinels, or of nodes of the Cluster.
-    #[schemars(length(min = 1, max = 16), inner(length(min = 3, max = 260), regex(pattern = "^[-._a-zA-Z0-9:\\[\\]]+:[0-9]+$")))]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 3, max = 260), regex(pattern = "^[-._a-zA-Z0-9:\\[\\]]+:[0-9]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub addresses: Vec<String>,
 
@@ -156,7 +159,10 @@ pub struct StorageSpec {
 
 impl Default for StorageSpec {
     fn default() -> Self {
-        Self { size: default_size(), storage_class_name: None }
+        Self {
+            size: default_size(),
+            storage_class_name: None,
+        }
     }
 }
 

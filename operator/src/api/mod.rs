@@ -7,7 +7,10 @@
 //! Integers are `i32`/`i64` with ranges: `uint` formats are unknown to API servers. Every list, map and string has a
 //! bound, which also keeps the rules within the API server's cost budget.
 
-#![allow(unreachable_pub, reason = "KubeSchema copies each struct, with its `pub`, into a function")]
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its `pub`, into a function"
+)]
 
 mod clients;
 mod deletion;
@@ -27,7 +30,8 @@ pub mod status;
 pub use clients::{ClientLimits, ClientsSpec, ProxyProtocolSpec};
 pub use deletion::DeletionPolicy;
 pub use dns::{
-    DnsEndpointPublisher, DnsSpec, ManualPublisher, Rfc2136Publisher, TsigAlgorithm, TsigKey, WindowsDnsPublisher, ZoneSpec,
+    DnsEndpointPublisher, DnsSpec, ManualPublisher, Rfc2136Publisher, TsigAlgorithm, TsigKey, WindowsDnsPublisher,
+    ZoneSpec,
 };
 pub use ledger::{
     LedgerSpec, ManagedLedger, MemoryLedger, RedisLedger, RedisMode, RedisTls, SentinelSpec, StorageSpec,
@@ -35,6 +39,7 @@ pub use ledger::{
 pub use licensed_hosts::{Authentication, HostSettings, LicensedHost, ManagementMode, ManagementSpec, Transport};
 pub use monitoring::{MonitoringSpec, ServiceMonitorSpec};
 pub use pod::PodSpec;
+pub(crate) use pod::default_grace;
 pub use products::{ActivationMethod, Product, ProductName};
 pub use reference::{ConfigOrSecretKey, LocalName, SecretKey};
 pub use rehearsal::RehearsalSpec;

@@ -44,7 +44,10 @@ pub struct ServiceSpec {
 
     /// Networks (CIDR) that the load balancer lets in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$")))]
+    #[schemars(
+        length(max = 128),
+        inner(length(min = 3, max = 49), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub load_balancer_source_ranges: Option<Vec<String>>,
 

@@ -17,7 +17,11 @@ pub struct ManagementConfig {
     /// Address on which it listens; Windows hosts use port 5986 for HTTPS and 5985 for HTTP.
     pub listen: SocketAddr,
     /// The account that may log on: `USER`, or `DOMAIN\USER`.
-    pub username: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// File with the account's name instead of `username`; a line break at its end does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_file: Option<PathBuf>,
     /// File with its password; a line break at its end does not count.
     pub password_file: PathBuf,
     /// Certificate chain (PEM) for HTTPS. Without it HTTP is served, with sealed messages only.
@@ -95,7 +99,16 @@ impl ManagementConfig {
     /// Everything wrong with this section that its types did not catch.
     pub(crate) fn problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
-        if self.username.is_empty() || self.username.len() > 256 {
+        if self.username.is_some() == self.username_file.is_some() {
+            problems.push(ConfigProblem::at(
+                "username",
+                "or usernameFile must be given, not both",
+                "write USER or DOMAIN\\USER, or name the file that holds it",
+            ));
+        }
+        if let Some(username) = &self.username
+            && (username.is_empty() || username.len() > 256)
+        {
             problems.push(ConfigProblem::at(
                 "username",
                 "must have 1 to 256 characters",
@@ -113,11 +126,14 @@ impl ManagementConfig {
     }
 
     pub(super) fn credentials(&self) -> Result<Credentials, ManagementError> {
-        let password = read(&self.password_file)?;
-        let password = password.trim_end_matches(['\r', '\n']).to_owned();
+        let line = |path: &Path| read(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
+        let user = match (&self.username, &self.username_file) {
+            (None, Some(file)) => line(file)?,
+            (username, _) => username.clone().unwrap_or_default(),
+        };
         Ok(Credentials {
-            user: self.username.clone(),
-            password: password.into(),
+            user,
+            password: line(&self.password_file)?.into(),
         })
     }
 

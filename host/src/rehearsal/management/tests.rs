@@ -26,8 +26,11 @@ async fn rig(section: &str) -> Rig {
     let files = tempfile::tempdir().unwrap();
     let password = files.path().join("password");
     std::fs::write(&password, "drill\n").unwrap();
+    let username = files.path().join("username");
+    std::fs::write(&username, "admin\n").unwrap();
     let yaml = format!(
-        "listen: 127.0.0.1:0\nusername: admin\npasswordFile: {}\n{section}",
+        "listen: 127.0.0.1:0\nusernameFile: {}\npasswordFile: {}\n{section}",
+        username.display(),
         password.display()
     );
     let config: ManagementConfig = serde_saphyr::from_str(&yaml).unwrap();
