@@ -6,6 +6,7 @@ pub mod crd;
 pub mod dns;
 pub mod dns_windows;
 pub mod licensing;
+pub mod looks;
 pub mod notice;
 pub mod rbac;
 pub mod reach;

@@ -9,8 +9,10 @@
 //! All but [`probe`] and [`round`] is pure. What is asked of a zone's servers, and how records are owned, is kms-dns'.
 
 pub mod condition;
+pub mod input;
 pub mod presence;
 pub mod probe;
+pub mod resource;
 pub mod round;
 pub mod settings;
 pub mod target;

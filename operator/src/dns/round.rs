@@ -89,21 +89,17 @@ pub async fn round(tasks: &[Task], limits: &Limits) -> Vec<Report> {
     .await
 }
 
-/// Takes every zone's records away before a resource goes; what could not be done is returned in words.
-pub async fn clean_up(tasks: &[Task], limits: &Limits) -> Vec<String> {
-    let left = join_all(tasks.iter().map(|task| async move {
-        let why = match timeout(limits.zone, take_away(task, limits)).await {
-            Ok(Ok(())) => return None,
-            Ok(Err(why)) => why,
-            Err(_) => format!("its servers took more than {} s", limits.zone.as_secs()),
-        };
-        Some(format!("{}: {why}", task.zone.name))
+/// Takes every zone's records away; what became of each, in the order of `tasks`.
+pub async fn clean_up(tasks: &[Task], limits: &Limits) -> Vec<Result<(), String>> {
+    join_all(tasks.iter().map(|task| async move {
+        let done = timeout(limits.zone, take_away(task, limits)).await;
+        done.unwrap_or_else(|_| Err(format!("its servers took more than {} s", limits.zone.as_secs())))
+            .map_err(|why| format!("{}: {why}", task.zone.name))
     }))
-    .await;
-    left.into_iter().flatten().collect()
+    .await
 }
 
-/// Changes what is ours in a zone by the publisher that its spec names. The object of `dnsEndpoint` is removed with the
+/// Removes what is ours in a zone by the publisher that its spec names. The object of `dnsEndpoint` is removed with the
 /// resource that owns it, and what people entered is theirs.
 async fn take_away(task: &Task, limits: &Limits) -> Result<(), String> {
     match &task.zone.publisher {

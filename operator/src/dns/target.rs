@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::Service;
 use kms_dns::names::HostName;
 use kms_dns::records::{Desired, Endpoint, OwnerId, RecordsError};
 
@@ -17,6 +18,25 @@ pub struct ServiceFacts {
     pub host_names: Vec<String>,
     /// Port that clients connect to.
     pub port: u16,
+}
+
+/// What a Service says of where clients reach it: its load balancer's addresses and names, and `externalIPs`.
+#[must_use]
+pub fn facts(service: &Service) -> ServiceFacts {
+    let spec = service.spec.as_ref();
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = || status.iter().flat_map(|balancer| balancer.ingress.iter().flatten());
+    let external = spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+    let addresses = ingress().filter_map(|ingress| ingress.ip.as_ref()).chain(external);
+    let port = spec.and_then(|spec| spec.ports.as_ref()?.first());
+    // Behind a node's address it is the node's port that clients need.
+    let by_node = spec.is_some_and(|spec| spec.type_.as_deref() == Some("NodePort"));
+    let number = port.and_then(|port| port.node_port.filter(|_| by_node).or(Some(port.port)));
+    ServiceFacts {
+        addresses: addresses.filter_map(|address| address.parse().ok()).collect(),
+        host_names: ingress().filter_map(|ingress| ingress.hostname.clone()).collect(),
+        port: number.and_then(|port| u16::try_from(port).ok()).unwrap_or(1688),
+    }
 }
 
 /// Where clients are sent.
@@ -131,6 +151,23 @@ mod tests {
         );
         let fixed = published(None, &["198.51.100.7"], &both).unwrap();
         assert_eq!(fixed[1], "kms.corp.example.com. 3600 IN A 198.51.100.7");
+    }
+
+    #[test]
+    fn the_service_says_where_clients_reach_it() {
+        let service = |yaml: &str| facts(&serde_saphyr::from_str(yaml).unwrap());
+        let balancer = service(
+            "{spec: {type: LoadBalancer, ports: [{port: 1688, nodePort: 31000}]}, status: {loadBalancer: {ingress: [{ip: \
+             192.0.2.1}, {ip: '2001:db8::1'}, {hostname: lb.example}]}}}",
+        );
+        assert_eq!(balancer.addresses.len(), 2);
+        assert_eq!(
+            (balancer.host_names.as_slice(), balancer.port),
+            (["lb.example".to_owned()].as_slice(), 1688)
+        );
+        let node =
+            service("{spec: {type: NodePort, ports: [{port: 1688, nodePort: 31000}], externalIPs: [192.0.2.9]}}");
+        assert_eq!((node.addresses.len(), node.port), (1, 31_000));
     }
 
     #[test]

@@ -1,0 +1,646 @@
+//! The DNS of one resource: from its spec, its Service and its status to what is done in its zones, and its new status.
+//!
+//! What must outlive the operator stands in the status rows. Before anything is published in a place outside of the
+//! cluster, that place must stand in the stored status and the finalizer in the stored resource: so whatever happens in
+//! between, it is known where records may have to be taken away.
+//!
+//! ```text
+//! 1st look: rows name the places, nothing is published --> stored, finalizer set
+//! 2nd look: what was left elsewhere is taken away, then records are published and verified
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kms_dns::dns_endpoint::dns_endpoint;
+use kms_dns::records::{Desired, OwnerId};
+use kms_host::rpc::ConnectOptions;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::condition::{Verdict, clients_bypass_relay, dns_published};
+use super::input;
+use super::presence::{Action, Memory, Probe, decide};
+use super::probe::probe;
+use super::round::{Limits, Report, Task, clean_up as take_away, round};
+use super::settings::{Problem, Zone, ZonePublisher, check};
+use super::target::{ServiceFacts, Target, desired, target};
+use crate::api::status::{PublishedBy, ZoneStatus};
+use crate::api::{DeletionPolicy, DnsSpec, OfficeKmsHost, SKIP_CLEANUP_ANNOTATION, WindowsDnsPublisher, ZoneSpec};
+use crate::notice::Notice;
+use crate::secrets::{Objects, ReadSecrets};
+
+/// Finalizer of a resource that has, or is about to have, records outside of the cluster.
+pub const FINALIZER: &str = "officekms.io/dns";
+/// How long a deleted resource waits for its records to be taken away.
+pub const CLEAN_UP_LIMIT: SignedDuration = SignedDuration::from_mins(10);
+/// After a look that did not go well.
+const SOON: Duration = Duration::from_secs(30);
+/// After a look that only noted where records will stand.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// A refused account is not tried again before: Windows locks it after a few tries, and forgets them after half an hour by
+/// default.
+const AFTER_REFUSED_PASSWORD: SignedDuration = SignedDuration::from_hours(1);
+/// Most places that are remembered of a zone.
+const MOST_PLACES: usize = 4;
+/// Longest message of a row.
+const LONGEST: usize = 1024;
+/// Longest record, and most records, that a row shows.
+const SHOWN: usize = 64;
+/// What Events say that was being done.
+const ACTION: &str = "Publishing";
+
+/// What is known as long as the process lives: accounts that a Windows DNS server refused.
+#[derive(Debug, Default)]
+pub struct Session {
+    refused: Mutex<BTreeMap<String, Timestamp>>,
+}
+
+/// What came of a look at a resource's zones.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// `status.dns`.
+    pub rows: Vec<ZoneStatus>,
+    /// `DnsPublished`.
+    pub published: Option<Verdict>,
+    /// `ClientsBypassRelay`.
+    pub bypassed: Option<Verdict>,
+    /// Events of Kubernetes.
+    pub notices: Vec<Notice>,
+    /// DNSEndpoint objects that are to be, without owner references; others of this resource are to go.
+    pub endpoints: Vec<Value>,
+    /// Whether the resource needs [`FINALIZER`]: records stand outside, or are about to.
+    pub finalizer: bool,
+    /// When to look again.
+    pub again_in: Duration,
+}
+
+/// What became of the clean-up of a deleted resource.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cleaned {
+    /// Whether the finalizer can go.
+    pub done: bool,
+    /// What is still there, for the condition; empty when nothing is.
+    pub left: Vec<String>,
+    /// Events of Kubernetes.
+    pub notices: Vec<Notice>,
+    /// When to try again.
+    pub again_in: Duration,
+}
+
+/// A zone of the spec on its way.
+struct Candidate<'a> {
+    spec: &'a ZoneSpec,
+    before: ZoneStatus,
+    place: Option<PublishedBy>,
+    /// Places that are to be emptied.
+    left: Vec<PublishedBy>,
+    memory: Memory,
+    checked: Result<Task, String>,
+    /// Whether this look only notes where records will stand.
+    notes: bool,
+}
+
+/// Looks at the zones: takes away what was left elsewhere, publishes, verifies, refreshes. Takes at most twice
+/// `limits.zone`, however many zones there are.
+pub async fn visit(
+    host: &OfficeKmsHost,
+    service: Option<&ServiceFacts>,
+    secrets: &dyn ReadSecrets,
+    session: &Session,
+    limits: &Limits,
+    now: Timestamp,
+) -> Outcome {
+    let stored: &[ZoneStatus] = host.status.as_ref().map_or(&[], |status| &status.dns);
+    let spec = host.spec.dns.as_ref();
+    let objects = Objects::read(secrets, &input::names(spec, stored)).await;
+    let held = |mark: &str| session.held_back(mark, now);
+    let mut problems = Vec::new();
+    let mut candidates = Vec::new();
+    if let Some(dns) = spec {
+        let zones = (0..).zip(&dns.zones);
+        let made =
+            zones.map(|(index, zone)| candidate(host, dns, (index, zone), stored, service, &objects, &held, now));
+        for (candidate, wrong) in join_all(made).await {
+            problems.extend(wrong);
+            candidates.push(candidate);
+        }
+    }
+    let gone: Vec<&ZoneStatus> = stored
+        .iter()
+        .filter(|row| candidates.iter().all(|candidate| candidate.spec.name != row.zone))
+        .filter(|row| !row.published_by.is_empty())
+        .collect();
+
+    // What is ours elsewhere goes first: seen from there, what is published now could be the same records.
+    let mut notices = Vec::new();
+    let mut rows = Vec::new();
+    let leftovers: Vec<(&str, &PublishedBy)> = candidates
+        .iter()
+        .flat_map(|candidate| candidate.left.iter().map(|place| (candidate.spec.name.as_str(), place)))
+        .chain(
+            gone.iter()
+                .flat_map(|row| row.published_by.iter().map(|place| (row.zone.as_str(), place))),
+        )
+        .collect();
+    let emptied = withdraw(&leftovers, &objects, &held, limits).await;
+    let mut stuck: BTreeMap<String, (Vec<PublishedBy>, String)> = BTreeMap::new();
+    for ((zone, place), emptied) in leftovers.iter().zip(emptied) {
+        match emptied {
+            Ok(()) => notices.push(Notice::normal(
+                ACTION,
+                "RecordsTakenAway",
+                &format!("{zone}: our records were taken away"),
+            )),
+            Err(why) => {
+                let entry = stuck.entry((*zone).to_owned()).or_default();
+                entry.0.push((*place).clone());
+                entry.1 = why;
+            }
+        }
+    }
+    for row in &gone {
+        if let Some((places, why)) = stuck.get(&row.zone).cloned() {
+            rows.push(ZoneStatus {
+                verified: false,
+                published_by: places,
+                message: Some(short(&format!(
+                    "it left the spec, and its records could not be taken away: {why}"
+                ))),
+                ..(*row).clone()
+            });
+        }
+    }
+
+    let finalizer_set = host
+        .metadata
+        .finalizers
+        .as_ref()
+        .is_some_and(|all| all.iter().any(|one| one == FINALIZER));
+    let mut again_in = spec.map_or(Duration::from_secs(300), |dns| seconds(dns.check_interval_seconds));
+    let mut tasks = Vec::new();
+    let mut waiting = Vec::new();
+    for mut candidate in candidates {
+        if let Ok(task) = &mut candidate.checked
+            && matches!(task.action, Action::Publish { .. })
+            && !(is_noted(candidate.place.as_ref(), &candidate.before) && (candidate.place.is_none() || finalizer_set))
+        {
+            task.action = Action::Wait {
+                why: "it is noted where records will stand, then they are published".to_owned(),
+            };
+            candidate.notes = true;
+            again_in = AT_ONCE;
+        }
+        match candidate.checked.clone() {
+            Ok(task) => {
+                tasks.push(task);
+                waiting.push(candidate);
+            }
+            Err(why) => rows.push(unusable(candidate, &why, &stuck)),
+        }
+    }
+    let reports = round(&tasks, limits).await;
+    let mut endpoints = Vec::new();
+    for ((candidate, task), report) in waiting.iter().zip(&tasks).zip(&reports) {
+        if report.failure == Some("denied")
+            && let Some(publisher) = &candidate.spec.windows_dns
+        {
+            session.refuse(publisher, &objects, now);
+        }
+        endpoints.extend(endpoint(host, task));
+        rows.push(row(candidate, task, report, &stuck, now));
+    }
+    notices.extend(rows.iter().flat_map(|row| transitions(row, stored)));
+    if rows.iter().any(|row| !row.verified) || !problems.is_empty() {
+        again_in = again_in.min(SOON);
+    }
+    let finalizer = rows.iter().any(|row| !row.published_by.is_empty());
+    Outcome {
+        published: Some(published(&problems, &reports, &rows, &stuck)),
+        bypassed: Some(clients_bypass_relay(&reports)),
+        rows,
+        notices,
+        endpoints,
+        finalizer,
+        again_in,
+    }
+}
+
+/// Takes away what stands outside, for a resource that is being deleted.
+pub async fn clean_up(
+    host: &OfficeKmsHost,
+    secrets: &dyn ReadSecrets,
+    session: &Session,
+    limits: &Limits,
+    now: Timestamp,
+) -> Cleaned {
+    let stored: &[ZoneStatus] = host.status.as_ref().map_or(&[], |status| &status.dns);
+    let mut cleaned = Cleaned {
+        done: true,
+        left: Vec::new(),
+        notices: Vec::new(),
+        again_in: SOON,
+    };
+    let places: Vec<(&str, &PublishedBy)> = stored
+        .iter()
+        .flat_map(|row| row.published_by.iter().map(|place| (row.zone.as_str(), place)))
+        .collect();
+    if places.is_empty() {
+        return cleaned;
+    }
+    let zones: Vec<&str> = places.iter().map(|(zone, _)| *zone).collect();
+    let annotations = host.metadata.annotations.as_ref();
+    let skipped = annotations
+        .and_then(|all| all.get(SKIP_CLEANUP_ANNOTATION))
+        .is_some_and(|value| value == "true");
+    if skipped || host.spec.deletion_policy == DeletionPolicy::Retain {
+        let why = if skipped {
+            SKIP_CLEANUP_ANNOTATION
+        } else {
+            "deletionPolicy: Retain"
+        };
+        let message = format!("records stay behind in {} ({why})", zones.join(", "));
+        cleaned
+            .notices
+            .push(Notice::warning("CleaningUp", "CleanUpSkipped", &message));
+        return cleaned;
+    }
+    let objects = Objects::read(secrets, &input::names(None, stored)).await;
+    let held = |mark: &str| session.held_back(mark, now);
+    let outcomes = withdraw(&places, &objects, &held, limits).await;
+    cleaned.left = outcomes.into_iter().filter_map(Result::err).collect();
+    if cleaned.left.is_empty() {
+        let message = format!("our records were taken away from {}", zones.join(", "));
+        cleaned
+            .notices
+            .push(Notice::normal("CleaningUp", "RecordsTakenAway", &message));
+        return cleaned;
+    }
+    let deleted_at = host.metadata.deletion_timestamp.as_ref().map_or(now, |at| at.0);
+    let message = cleaned.left.join("; ");
+    if now.duration_since(deleted_at) >= CLEAN_UP_LIMIT {
+        let message = format!("records stay behind, remove them by hand: {message}");
+        cleaned
+            .notices
+            .push(Notice::warning("CleaningUp", "RecordsLeftBehind", &message));
+        return cleaned;
+    }
+    let message = format!(
+        "records could not be taken away yet: {message}; it is given up {} minutes after the deletion, or at once with the \
+         annotation {SKIP_CLEANUP_ANNOTATION}: \"true\"",
+        CLEAN_UP_LIMIT.as_mins()
+    );
+    cleaned
+        .notices
+        .push(Notice::warning("CleaningUp", "CleanUpFailing", &message));
+    cleaned.done = false;
+    cleaned
+}
+
+impl Session {
+    fn held_back(&self, mark: &str, now: Timestamp) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = refused.get(mark).filter(|until| now < **until)?;
+        Some(format!(
+            "the server refused this user and password: correct the Secret; the same are not tried before {until:.0}, so \
+             that no account is locked"
+        ))
+    }
+
+    fn refuse(&self, publisher: &WindowsDnsPublisher, objects: &Objects, now: Timestamp) {
+        if let Some(mark) = input::account_mark(publisher, objects) {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.retain(|_, until| now < *until);
+            refused.insert(
+                mark,
+                now.saturating_add(AFTER_REFUSED_PASSWORD).unwrap_or(Timestamp::MAX),
+            );
+        }
+    }
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call site; a struct would only name the same eight things again"
+)]
+async fn candidate<'a>(
+    host: &OfficeKmsHost,
+    dns: &DnsSpec,
+    (index, spec): (usize, &'a ZoneSpec),
+    stored: &[ZoneStatus],
+    service: Option<&ServiceFacts>,
+    objects: &Objects,
+    held: &dyn Fn(&str) -> Option<String>,
+    now: Timestamp,
+) -> (Candidate<'a>, Vec<Problem>) {
+    let owner = input::owner(host);
+    let before = stored
+        .iter()
+        .find(|row| row.zone == spec.name)
+        .cloned()
+        .unwrap_or_default();
+    let place = input::place(spec, &owner);
+    let left = before
+        .published_by
+        .iter()
+        .filter(|old| {
+            place
+                .as_ref()
+                .is_none_or(|place| !input::same_place(&spec.name, old, place))
+        })
+        .cloned()
+        .collect();
+    let mut memory = Memory {
+        published: before.refreshed_at.is_some(),
+        failing_since: before.failing_since.as_ref().map(|at| at.0),
+        refreshed_at: before.refreshed_at.as_ref().map(|at| at.0),
+    };
+    let mut problems = Vec::new();
+    let checked = match check(index, &input::zone(spec, objects, held)) {
+        Ok(zone) => {
+            let probes = dns.probe && !matches!(zone.publisher, ZonePublisher::Manual);
+            let grace = SignedDuration::from_secs(dns.grace_period_seconds.into());
+            task(host, zone, &owner, service, probes, grace, &mut memory, now).await
+        }
+        Err(wrong) => {
+            let told: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+            problems = wrong;
+            Err(told.join("; "))
+        }
+    };
+    let candidate = Candidate {
+        spec,
+        before,
+        place,
+        left,
+        memory,
+        checked,
+        notes: false,
+    };
+    (candidate, problems)
+}
+
+/// What is to be done in a zone, from its target and whether that answers.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call site; a struct would only name the same eight things again"
+)]
+async fn task(
+    host: &OfficeKmsHost,
+    zone: Zone,
+    owner: &str,
+    service: Option<&ServiceFacts>,
+    probes: bool,
+    grace: SignedDuration,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Result<Task, String> {
+    let owner: OwnerId = owner.parse().map_err(|error| format!("spec.dns.owner: {error}"))?;
+    let name = host.metadata.name.as_deref().unwrap_or_default();
+    let nothing = ServiceFacts {
+        port: 1688,
+        ..ServiceFacts::default()
+    };
+    let (endpoints, found) = match target(&zone, name, service.unwrap_or(&nothing)) {
+        Target::Known(endpoints) if probes => {
+            let found = probe(&endpoints, &ConnectOptions::default()).await;
+            (endpoints, found)
+        }
+        Target::Known(endpoints) => (endpoints, Probe::Off),
+        Target::Waiting(why) => (Vec::new(), Probe::NoTarget { why }),
+    };
+    let desired = desired(&zone, &owner, &endpoints).map_err(|error| error.to_string())?;
+    let (action, kept) = decide(&found, *memory, grace, now);
+    *memory = kept;
+    Ok(Task { zone, desired, action })
+}
+
+/// Takes away what stands in these places.
+async fn withdraw(
+    places: &[(&str, &PublishedBy)],
+    objects: &Objects,
+    held: &dyn Fn(&str) -> Option<String>,
+    limits: &Limits,
+) -> Vec<Result<(), String>> {
+    let tasks: Vec<Result<Option<Task>, String>> = places
+        .iter()
+        .map(|(zone, place)| leftover(zone, place, objects, held))
+        .collect();
+    let doable: Vec<Task> = tasks.iter().filter_map(|task| task.clone().ok().flatten()).collect();
+    let mut outcomes = take_away(&doable, limits).await.into_iter();
+    tasks
+        .into_iter()
+        .map(|task| match task {
+            Ok(Some(_)) => outcomes.next().unwrap_or(Ok(())),
+            Ok(None) => Ok(()),
+            Err(why) => Err(why),
+        })
+        .collect()
+}
+
+fn leftover(
+    zone: &str,
+    place: &PublishedBy,
+    objects: &Objects,
+    held: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Task>, String> {
+    let Some(input) = input::leftover(zone, place, objects, held) else {
+        return Ok(None);
+    };
+    // There may be no such field any more, so only what is wrong is told.
+    let checked = check(0, &input).map_err(|problems| {
+        let told: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+        format!("{zone}: {}", told.join("; "))
+    })?;
+    let owner: OwnerId = place.owner.parse().map_err(|error| format!("{zone}: {error}"))?;
+    let desired = Desired::new(checked.name.clone(), checked.apex.clone(), owner, checked.ttl, &[])
+        .map_err(|error| format!("{zone}: {error}"))?;
+    Ok(Some(Task {
+        zone: checked,
+        desired,
+        action: Action::Withdraw {
+            why: "the zone is not published through this any more".to_owned(),
+        },
+    }))
+}
+
+/// The row of a zone that cannot be published as the spec has it: what stands there stays.
+fn unusable(candidate: Candidate<'_>, why: &str, stuck: &BTreeMap<String, (Vec<PublishedBy>, String)>) -> ZoneStatus {
+    let mut row = ZoneStatus {
+        zone: candidate.spec.name.clone(),
+        verified: false,
+        verified_at: None,
+        message: Some(short(why)),
+        ..candidate.before
+    };
+    row.published_by.retain(|place| !candidate.left.contains(place));
+    keep_stuck(&mut row, stuck);
+    row
+}
+
+fn row(
+    candidate: &Candidate<'_>,
+    task: &Task,
+    report: &Report,
+    stuck: &BTreeMap<String, (Vec<PublishedBy>, String)>,
+    now: Timestamp,
+) -> ZoneStatus {
+    let before = &candidate.before;
+    let hard = !matches!(report.failure, None | Some("unverified" | "silent"));
+    let (refreshed_at, stands) = match &task.action {
+        Action::Publish { refresh } if !hard => {
+            let fresh = *refresh || before.refreshed_at.is_none();
+            let at = if fresh {
+                Some(Time(now))
+            } else {
+                before.refreshed_at.clone()
+            };
+            (at, true)
+        }
+        Action::Withdraw { .. } if !hard => (None, false),
+        Action::Publish { .. } | Action::Keep { .. } | Action::Withdraw { .. } => (before.refreshed_at.clone(), true),
+        // Where it is noted that records will stand, they may.
+        Action::Wait { .. } => {
+            let was = candidate.place.is_some() && is_noted(candidate.place.as_ref(), before);
+            (before.refreshed_at.clone(), candidate.notes || was)
+        }
+    };
+    let moved_on = refreshed_at != before.refreshed_at;
+    let verified_at = match (&before.verified_at, report.verified) {
+        (_, false) => None,
+        (Some(since), true) if before.verified && !moved_on => Some(since.clone()),
+        (_, true) => Some(Time(now)),
+    };
+    let mut row = ZoneStatus {
+        zone: candidate.spec.name.clone(),
+        publisher: Some(report.publisher.to_owned()),
+        verified: report.verified,
+        records: report.records.iter().take(SHOWN).map(|record| short(record)).collect(),
+        foreign: report.foreign.iter().take(SHOWN).map(|record| short(record)).collect(),
+        verified_at,
+        refreshed_at,
+        failing_since: candidate.memory.failing_since.map(Time),
+        published_by: candidate.place.clone().filter(|_| stands).into_iter().collect(),
+        message: Some(short(&report.message)),
+    };
+    keep_stuck(&mut row, stuck);
+    row
+}
+
+/// Whether the stored status says where records will stand; inside of the cluster nothing needs to.
+fn is_noted(place: Option<&PublishedBy>, stored: &ZoneStatus) -> bool {
+    place.is_none_or(|place| {
+        let noted = &mut stored.published_by.iter();
+        noted.any(|noted| input::same_place(&stored.zone, noted, place))
+    })
+}
+
+fn keep_stuck(row: &mut ZoneStatus, stuck: &BTreeMap<String, (Vec<PublishedBy>, String)>) {
+    if let Some((places, why)) = stuck.get(&row.zone) {
+        row.published_by.extend(places.iter().cloned());
+        row.published_by.truncate(MOST_PLACES);
+        let message = row.message.take().unwrap_or_default();
+        row.message = Some(short(&format!(
+            "records left elsewhere could not be taken away: {why}; {message}"
+        )));
+        row.verified = false;
+    }
+}
+
+/// The DNSEndpoint of a zone that external-dns publishes, while records are to stand.
+fn endpoint(host: &OfficeKmsHost, task: &Task) -> Option<Value> {
+    let ZonePublisher::DnsEndpoint { labels } = &task.zone.publisher else {
+        return None;
+    };
+    if matches!(task.action, Action::Withdraw { .. } | Action::Wait { .. }) {
+        return None;
+    }
+    let name = host.metadata.name.as_deref().unwrap_or_default();
+    let namespace = host.metadata.namespace.as_deref().unwrap_or_default();
+    dns_endpoint(
+        &endpoint_name(name, &task.zone.name.to_string()),
+        namespace,
+        labels,
+        &task.desired,
+    )
+}
+
+/// Name of a zone's DNSEndpoint: the resource's name and a mark of the zone, whose own name can be too long.
+#[must_use]
+pub fn endpoint_name(resource: &str, zone: &str) -> String {
+    let digest = Sha256::digest(zone.to_ascii_lowercase().as_bytes());
+    let mark: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{resource}-{mark}")
+}
+
+fn published(
+    problems: &[Problem],
+    reports: &[Report],
+    rows: &[ZoneStatus],
+    stuck: &BTreeMap<String, (Vec<PublishedBy>, String)>,
+) -> Verdict {
+    let verdict = dns_published(problems, reports);
+    if !verdict.status {
+        return verdict;
+    }
+    if let Some((zone, (_, why))) = stuck.iter().next() {
+        return Verdict {
+            status: false,
+            reason: "RecordsLeftElsewhere",
+            message: format!("{zone}: records could not be taken away: {why}"),
+        };
+    }
+    match rows.iter().find(|row| !row.verified) {
+        Some(row) => Verdict {
+            status: false,
+            reason: "NotVerified",
+            message: format!("{}: {}", row.zone, row.message.as_deref().unwrap_or_default()),
+        },
+        None => verdict,
+    }
+}
+
+/// Events for what changed in a zone.
+fn transitions(row: &ZoneStatus, stored: &[ZoneStatus]) -> Vec<Notice> {
+    let before = stored.iter().find(|before| before.zone == row.zone);
+    let mut notices = Vec::new();
+    let was_verified = before.is_some_and(|before| before.verified);
+    let message = row.message.as_deref().unwrap_or_default();
+    if row.verified && !was_verified {
+        let told = format!("{}: {} records stand at every server", row.zone, row.records.len());
+        notices.push(Notice::normal(ACTION, "DnsPublished", &told));
+    } else if was_verified && !row.verified {
+        notices.push(Notice::warning(
+            ACTION,
+            "DnsNotPublished",
+            &format!("{}: {message}", row.zone),
+        ));
+    }
+    let known = before.map(|before| before.foreign.as_slice()).unwrap_or_default();
+    let new: Vec<&str> = row
+        .foreign
+        .iter()
+        .filter(|record| !known.contains(record))
+        .map(String::as_str)
+        .collect();
+    if !new.is_empty() {
+        let told = format!("clients may pass by the replicas through {}", new.join(", "));
+        notices.push(Notice::warning(ACTION, "ClientsBypassRelay", &told));
+    }
+    notices
+}
+
+fn seconds(number: i32) -> Duration {
+    Duration::from_secs(u64::try_from(number).unwrap_or(300))
+}
+
+fn short(message: &str) -> String {
+    message.chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests;
