@@ -28,7 +28,13 @@ pub fn dns_published(problems: &[Problem], reports: &[Report]) -> Verdict {
     }
     let failing: Vec<&Report> = reports.iter().filter(|report| !report.verified).collect();
     let Some(first) = failing.first() else {
+        let silent: Vec<String> = reports
+            .iter()
+            .filter(|report| report.failure == Some("silent"))
+            .map(|report| format!("{}: {}", report.zone, report.message))
+            .collect();
         return match reports.len() {
+            _ if !silent.is_empty() => verdict(true, "TargetSilent", silent.join("; ")),
             0 => verdict(true, "NothingToPublish", "the spec names no zone".to_owned()),
             count => verdict(true, "Published", format!("{count} of {count} zones hold the records")),
         };
@@ -96,6 +102,10 @@ mod tests {
             dns_published(&[], &[report("a", Some("waiting"))]).reason,
             "WaitingForTarget"
         );
+        let mut silent = report("a", Some("silent"));
+        silent.verified = true;
+        let kept = dns_published(&[], &[silent]);
+        assert_eq!((kept.status, kept.reason), (true, "TargetSilent"), "they still stand");
         let problem = Problem {
             path: "spec.dns.zones[0].name".into(),
             message: "is none".into(),

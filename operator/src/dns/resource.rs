@@ -215,7 +215,8 @@ pub async fn visit(
         rows.push(row(candidate, task, report, &stuck, now));
     }
     notices.extend(rows.iter().flat_map(|row| transitions(row, stored)));
-    if rows.iter().any(|row| !row.verified) || !problems.is_empty() {
+    let silent = reports.iter().any(|report| report.failure.is_some());
+    if silent || rows.iter().any(|row| !row.verified) || !problems.is_empty() {
         again_in = again_in.min(SOON);
     }
     let finalizer = rows.iter().any(|row| !row.published_by.is_empty());
@@ -619,6 +620,11 @@ fn transitions(row: &ZoneStatus, stored: &[ZoneStatus]) -> Vec<Notice> {
             "DnsNotPublished",
             &format!("{}: {message}", row.zone),
         ));
+    }
+    let was_silent = before.is_some_and(|before| before.failing_since.is_some());
+    if row.failing_since.is_some() && !was_silent {
+        let told = format!("{}: {message}", row.zone);
+        notices.push(Notice::warning(ACTION, "TargetSilent", &told));
     }
     let known = before.map(|before| before.foreign.as_slice()).unwrap_or_default();
     let new: Vec<&str> = row
