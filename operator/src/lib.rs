@@ -12,3 +12,4 @@ pub mod rbac;
 pub mod reach;
 pub mod secrets;
 pub mod settings;
+pub mod validate;

@@ -143,6 +143,12 @@ impl Objects {
         self.config_maps.insert(name, Ok(Some(config_map_data(config_map))));
     }
 
+    /// Whether the Secret was looked for and there is none.
+    #[must_use]
+    pub fn is_absent(&self, name: &str) -> bool {
+        matches!(self.secrets.get(name), Some(Ok(None)))
+    }
+
     /// The value of a Secret's key as text.
     ///
     /// # Errors

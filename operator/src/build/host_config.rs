@@ -24,6 +24,7 @@ use kube::ResourceExt as _;
 
 use super::drain;
 use super::names;
+use super::references::files;
 use crate::api::status::HostProductStatus;
 use crate::api::{
     ClientLimits, ClientsSpec, LicensedHost, NoHostAnswer, OfficeKmsHost, OfficeKmsHostSpec, ProductName, RedisLedger,
@@ -78,13 +79,13 @@ impl Files {
     pub fn within(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         Self {
-            ledger_key: directory.join("ledger.key"),
-            site_key: directory.join("site.key"),
-            redis_password: directory.join("redis-password"),
-            sentinel_password: directory.join("sentinel-password"),
-            redis_ca: directory.join("redis-ca.crt"),
-            management_username: directory.join("management-username"),
-            management_password: directory.join("management-password"),
+            ledger_key: directory.join(files::LEDGER_KEY),
+            site_key: directory.join(files::SITE_KEY),
+            redis_password: directory.join(files::REDIS_PASSWORD),
+            sentinel_password: directory.join(files::SENTINEL_PASSWORD),
+            redis_ca: directory.join(files::REDIS_CA),
+            management_username: directory.join(files::MANAGEMENT_USERNAME),
+            management_password: directory.join(files::MANAGEMENT_PASSWORD),
         }
     }
 }

@@ -10,6 +10,12 @@ pub const LEDGER_KEY: &str = "ledger-key";
 /// Key of the site key in the Secret of [`keys`].
 pub const SITE_KEY: &str = "site-key";
 
+/// Key of the password in the Secret of [`redis`].
+pub const PASSWORD: &str = "password";
+
+/// Key of the password as a line of Redis' configuration in the Secret of [`redis`].
+pub const AUTH_CONF: &str = "auth.conf";
+
 /// The ConfigMap that holds the replicas' configuration.
 #[must_use]
 pub fn config(host: &OfficeKmsHost) -> String {

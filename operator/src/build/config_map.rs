@@ -1,0 +1,53 @@
+//! The ConfigMap with the replicas' configuration, which they read again when it changes.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kms_host::config::HostConfig;
+use sha2::{Digest as _, Sha256};
+
+use super::common::{Component, metadata};
+use super::{BuildError, names};
+use crate::api::OfficeKmsHost;
+
+/// Key, and name of the file, of the configuration.
+pub const FILE: &str = "host.yaml";
+
+/// The ConfigMap that holds `config`.
+///
+/// # Errors
+/// When the configuration can't be written as YAML.
+pub fn build(host: &OfficeKmsHost, config: &HostConfig) -> Result<ConfigMap, BuildError> {
+    let text = serde_saphyr::to_string(config).map_err(BuildError::Config)?;
+    Ok(ConfigMap {
+        metadata: metadata(host, names::config(host), Component::Host),
+        data: Some([(FILE.to_owned(), text)].into()),
+        ..ConfigMap::default()
+    })
+}
+
+/// A digest of what a running replica can't take over from a changed file (`HostConfig::needs_restart`): pods with the same
+/// digest need no restart. The name is not in it, as each pod has its own.
+///
+/// # Errors
+/// When the configuration can't be written as JSON.
+pub fn restart_digest(config: &HostConfig) -> Result<String, BuildError> {
+    let HostConfig {
+        name: _,
+        relay,
+        rehearsal,
+        listen,
+        admin,
+        clients: _,
+        ledger,
+        routing: _,
+        drain_grace_period: _,
+        log,
+    } = config;
+    let text =
+        serde_json::to_vec(&(relay.is_some(), rehearsal, listen, admin, ledger, log)).map_err(BuildError::Json)?;
+    Ok(short_digest(&Sha256::digest(text)))
+}
+
+/// 64 bits of a digest: enough to see a change.
+pub(super) fn short_digest(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
