@@ -1,8 +1,10 @@
 //! Support for whole-system tests: starts real servers and ends them with the test.
 
 pub mod chromium;
+pub mod helm;
 pub mod http;
 pub mod ledger;
+pub mod lua;
 pub mod name_server;
 pub mod pcap;
 pub mod peer;

@@ -11,12 +11,18 @@ use serde_json::Value;
 /// system's.
 #[must_use]
 pub fn python_with(module: &str) -> Option<PathBuf> {
+    python_for(&format!("import {module}"))
+}
+
+/// A Python in which this statement succeeds, from the same places.
+#[must_use]
+pub fn python_for(statement: &str) -> Option<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
     let named = std::env::var_os("OFFICEKMS_PYTHON").map(PathBuf::from);
     named
         .into_iter()
         .chain([workspace, PathBuf::from("python3")])
-        .find(|python| runs(Command::new(python).arg("-c").arg(format!("import {module}"))))
+        .find(|python| runs(Command::new(python).arg("-c").arg(statement)))
 }
 
 /// Whether `program` can be started at all; `probe` is an argument that makes it end at once.
