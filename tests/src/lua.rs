@@ -25,7 +25,9 @@ pub fn health(lua: &str, check: &Path, object: &Value) -> Result<(String, String
     let object = literal(object);
     std::fs::write(
         script.path(),
-        format!("obj = {object}\nlocal hs = (function()\n{check}\nend)()\nio.write(hs.status, '\\n', hs.message or '')\n"),
+        format!(
+            "obj = {object}\nlocal hs = (function()\n{check}\nend)()\nio.write(hs.status, '\\n', hs.message or '')\n"
+        ),
     )?;
     // -E: as in Argo CD, nothing of this machine's Lua set-up counts.
     let output = Command::new(lua).arg("-E").arg(script.path()).output()?;
@@ -43,7 +45,9 @@ fn literal(value: &Value) -> String {
         Value::String(text) => quoted(text),
         Value::Array(items) => format!("{{{}}}", items.iter().map(literal).collect::<Vec<_>>().join(", ")),
         Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, value)| format!("[{}] = {}", quoted(name), literal(value)));
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!("[{}] = {}", quoted(name), literal(value)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
         }
     }
