@@ -5,18 +5,22 @@
 //! what it depends on changed, a look is begun beside it; when it ends, whoever listens is woken to reconcile again.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+use crate::api::OfficeKmsHost;
 
 /// Looks at the same time.
 const MOST: usize = 64;
 
 /// A resource: namespace, name and UID.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// Its namespace.
     pub namespace: String,
@@ -26,12 +30,42 @@ pub struct Key {
     pub uid: String,
 }
 
+impl Key {
+    /// Of a resource.
+    #[must_use]
+    pub fn of(host: &OfficeKmsHost) -> Self {
+        Self {
+            namespace: host.metadata.namespace.clone().unwrap_or_default(),
+            name: host.metadata.name.clone().unwrap_or_default(),
+            uid: host.metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// A number that stands for `parts`: the same for the same, another for others.
+#[must_use]
+pub fn about(parts: &[serde_json::Value]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for part in parts {
+        part.to_string().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Who is told that a look ended.
+pub type Wake = Arc<dyn Fn(&Key) + Send + Sync>;
+
 /// Outcomes of looks by resource. Cheap to clone.
-#[derive(Debug)]
 pub struct Looks<O> {
     entries: Arc<Mutex<BTreeMap<Key, Entry<O>>>>,
     room: Arc<Semaphore>,
-    wake: mpsc::Sender<Key>,
+    wake: Wake,
+}
+
+impl<O> fmt::Debug for Looks<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Looks").finish_non_exhaustive()
+    }
 }
 
 impl<O> Clone for Looks<O> {
@@ -39,7 +73,7 @@ impl<O> Clone for Looks<O> {
         Self {
             entries: Arc::clone(&self.entries),
             room: Arc::clone(&self.room),
-            wake: self.wake.clone(),
+            wake: Arc::clone(&self.wake),
         }
     }
 }
@@ -70,9 +104,9 @@ pub struct Seen<O> {
 }
 
 impl<O: Send + Sync + 'static> Looks<O> {
-    /// No looks yet. `wake` is told of each that ended; when nobody takes what it is told, it is told with the next.
+    /// No looks yet. `wake` is told of each that ended, and must return at once.
     #[must_use]
-    pub fn new(wake: mpsc::Sender<Key>) -> Self {
+    pub fn new(wake: Wake) -> Self {
         Self {
             entries: Arc::default(),
             room: Arc::new(Semaphore::new(MOST)),
@@ -135,9 +169,7 @@ impl<O: Send + Sync + 'static> Looks<O> {
                     last: Some(last),
                 };
             }
-            if looks.wake.send(key).await.is_err() {
-                tracing::debug!("nobody listens for the end of a look");
-            }
+            (looks.wake)(&key);
         });
     }
 
@@ -150,6 +182,8 @@ impl<O: Send + Sync + 'static> Looks<O> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::mpsc;
 
     use super::*;
 
@@ -171,7 +205,7 @@ mod tests {
         fn new() -> Self {
             let (wake, woken) = mpsc::channel(4);
             Self {
-                looks: Looks::new(wake),
+                looks: Looks::new(Arc::new(move |key| wake.try_send(key.clone()).expect("room"))),
                 woken,
                 begun: Arc::default(),
             }

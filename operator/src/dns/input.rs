@@ -13,6 +13,9 @@ use crate::licensing::journal::mark;
 use crate::reach::{Problem, Reach};
 use crate::secrets::{Names, Objects};
 
+/// Says of the mark of an account whether it must not be tried now, and why.
+pub type HeldBack<'a> = dyn Fn(&str) -> Option<String> + Sync + 'a;
+
 /// What zones refer to: those of the spec, and those where records of ours may still stand.
 #[must_use]
 pub fn names(dns: Option<&DnsSpec>, rows: &[ZoneStatus]) -> Names {
@@ -41,9 +44,9 @@ pub fn owner(host: &OfficeKmsHost) -> String {
         .unwrap_or_else(|| "local".to_owned())
 }
 
-/// A zone of the spec. `held_back` says of the mark of an account whether it must not be tried now, and why.
+/// A zone of the spec.
 #[must_use]
-pub fn zone(zone: &ZoneSpec, objects: &Objects, held_back: &dyn Fn(&str) -> Option<String>) -> ZoneInput {
+pub fn zone(zone: &ZoneSpec, objects: &Objects, held_back: &HeldBack<'_>) -> ZoneInput {
     ZoneInput {
         name: zone.name.clone(),
         target: zone.target.clone(),
@@ -70,7 +73,7 @@ pub fn leftover(
     zone: &str,
     place: &PublishedBy,
     objects: &Objects,
-    held_back: &dyn Fn(&str) -> Option<String>,
+    held_back: &HeldBack<'_>,
 ) -> Option<ZoneInput> {
     let publisher = match (&place.rfc2136, &place.windows_dns) {
         (Some(publisher), _) => rfc2136(publisher, objects),
@@ -160,7 +163,7 @@ fn algorithm(algorithm: TsigAlgorithm) -> &'static str {
 fn windows(
     publisher: &WindowsDnsPublisher,
     objects: &Objects,
-    held_back: &dyn Fn(&str) -> Option<String>,
+    held_back: &HeldBack<'_>,
 ) -> PublisherInput {
     let made = || -> Result<Arc<WindowsDns>, Vec<Problem>> {
         let (endpoint, credentials) = Reach::to_dns(publisher).resolve(objects)?;

@@ -8,6 +8,7 @@
 //!
 //! All but [`probe`] and [`round`] is pure. What is asked of a zone's servers, and how records are owned, is kms-dns'.
 
+pub mod cluster;
 pub mod condition;
 pub mod input;
 pub mod presence;

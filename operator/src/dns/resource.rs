@@ -23,7 +23,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::condition::{Verdict, clients_bypass_relay, dns_published};
-use super::input;
+use super::input::{self, HeldBack};
 use super::presence::{Action, Memory, Probe, decide};
 use super::probe::probe;
 use super::round::{Limits, Report, Task, clean_up as take_away, round};
@@ -302,6 +302,26 @@ pub async fn clean_up(
     cleaned
 }
 
+impl Outcome {
+    /// Notes that external-dns' objects could not be applied.
+    pub(super) fn failed_endpoints(&mut self, why: &str) {
+        for row in self
+            .rows
+            .iter_mut()
+            .filter(|row| row.publisher.as_deref() == Some("dnsEndpoint"))
+        {
+            row.verified = false;
+            row.verified_at = None;
+            row.message = Some(short(why));
+        }
+        self.published = Some(Verdict {
+            status: false,
+            reason: "PublishingFailed",
+            message: short(why),
+        });
+    }
+}
+
 impl Session {
     fn held_back(&self, mark: &str, now: Timestamp) -> Option<String> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -335,7 +355,7 @@ async fn candidate<'a>(
     stored: &[ZoneStatus],
     service: Option<&ServiceFacts>,
     objects: &Objects,
-    held: &dyn Fn(&str) -> Option<String>,
+    held: &HeldBack<'_>,
     now: Timestamp,
 ) -> (Candidate<'a>, Vec<Problem>) {
     let owner = input::owner(host);
@@ -424,7 +444,7 @@ async fn task(
 async fn withdraw(
     places: &[(&str, &PublishedBy)],
     objects: &Objects,
-    held: &dyn Fn(&str) -> Option<String>,
+    held: &HeldBack<'_>,
     limits: &Limits,
 ) -> Vec<Result<(), String>> {
     let tasks: Vec<Result<Option<Task>, String>> = places
@@ -447,7 +467,7 @@ fn leftover(
     zone: &str,
     place: &PublishedBy,
     objects: &Objects,
-    held: &dyn Fn(&str) -> Option<String>,
+    held: &HeldBack<'_>,
 ) -> Result<Option<Task>, String> {
     let Some(input) = input::leftover(zone, place, objects, held) else {
         return Ok(None);

@@ -14,6 +14,19 @@ use sha2::{Digest as _, Sha256};
 pub struct Journal {
     /// The last attempt of each host and product.
     pub attempts: BTreeMap<String, Attempt>,
+    /// The last restart of each host's licensing service.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarts: BTreeMap<String, Restart>,
+}
+
+/// A restart of a host's licensing service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restart {
+    /// The value of the annotation that asked for it.
+    pub asked: String,
+    /// Whether its end was seen.
+    pub done: bool,
 }
 
 /// An attempt to activate, online or by telephone.

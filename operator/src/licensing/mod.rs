@@ -12,18 +12,21 @@
 //! refused is never tried again by itself, because a host key can be activated only a few times. No key and no
 //! confirmation ID reaches a message, an error or the journal.
 
+pub mod cluster;
 pub mod conditions;
 pub mod events;
 pub mod execute;
 pub mod facts;
 pub mod input;
 pub mod journal;
+pub mod link;
 pub mod observe;
 pub mod patience;
 pub mod phone;
 pub mod plan;
 pub mod products;
 pub mod resource;
+pub mod restart;
 pub mod round;
 pub mod settings;
 pub mod status;

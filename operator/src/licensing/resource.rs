@@ -22,11 +22,12 @@ use tokio::time::timeout;
 use super::conditions::{Verdict, hosts_licensed, hosts_unequal, threshold_met};
 use super::input::{self, Misfit};
 use super::journal::{self, Journal};
-use super::plan::Activation;
+use super::plan::{Activation, Step};
+use super::restart::{self, Decision};
 use super::round::{HostSpec, Keeper, Memory, Outcome as HostOutcome, Row};
 use super::status;
 use super::store::Store;
-use super::visit::JournalStore;
+use super::visit::{JournalStore, Mode};
 use crate::api::status::{Counts, LicensedHostStatus};
 use crate::api::{OfficeKmsHost, OfficeKmsHostSpec};
 use crate::notice::Notice;
@@ -38,6 +39,8 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 const CURSORS_EVERY_MS: i64 = 15 * 60 * 1000;
 /// When nothing is to be visited, the resource is still looked at.
 const IDLE: Duration = Duration::from_secs(300);
+/// How often Secrets are looked at while somebody is to put something into one.
+const SECRETS_EVERY: Duration = Duration::from_secs(30);
 /// Never more often than this.
 const SOONEST: Duration = Duration::from_secs(1);
 /// What Events say that was being done.
@@ -58,6 +61,8 @@ struct Kept {
     memory: Option<Memory>,
     saved_at: i64,
     hosts: BTreeMap<String, Seen>,
+    /// What was last told of a restart that is not done.
+    restart_told: Option<String>,
 }
 
 /// What a host said last, and when it is asked again.
@@ -111,7 +116,16 @@ pub async fn visit(
     let round = if fit.is_empty() && misfits.is_empty() {
         Ok(Looked::default())
     } else {
-        look(session, &fit, misfits, store, used, millis).await
+        let asked = host
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(restart::ANNOTATION));
+        let asked = Asked {
+            restart: asked.map(String::as_str),
+            required: required(spec),
+        };
+        look(session, &fit, misfits, store, used, asked, millis).await
     };
     let looked = match round {
         Ok(looked) => looked,
@@ -128,7 +142,8 @@ pub async fn visit(
     };
     outcome.notices = looked.notices;
     if let Some(soonest) = looked.rows.iter().map(|row| row.again_in).min() {
-        outcome.again_in = soonest.max(SOONEST);
+        let wanting = looked.rows.iter().any(wants_somebody);
+        outcome.again_in = if wanting { soonest.min(SECRETS_EVERY) } else { soonest }.max(SOONEST);
     }
     let rows_before = before
         .map(|status| status.licensed_hosts.as_slice())
@@ -156,6 +171,15 @@ pub fn required(spec: &OfficeKmsHostSpec) -> u32 {
     products.map(|product| product.name.required_count()).max().unwrap_or(5)
 }
 
+/// Whether a host waits for what somebody puts into a Secret: that is looked for without asking the host.
+fn wants_somebody(row: &Row) -> bool {
+    match &row.outcome {
+        HostOutcome::Read(report) => report.plans.iter().any(|plan| plan.step == Step::Blocked),
+        HostOutcome::Failed { reason, .. } => *reason == "AccessDenied",
+        HostOutcome::Waiting => false,
+    }
+}
+
 fn sorted(hosts: Vec<Result<HostSpec, Misfit>>) -> (Vec<HostSpec>, Vec<Misfit>) {
     let (mut fit, mut misfits) = (Vec::new(), Vec::new());
     for host in hosts {
@@ -165,6 +189,13 @@ fn sorted(hosts: Vec<Result<HostSpec, Misfit>>) -> (Vec<HostSpec>, Vec<Misfit>) 
         }
     }
     (fit, misfits)
+}
+
+/// What a resource asks for beside its spec.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    restart: Option<&'a str>,
+    required: u32,
 }
 
 /// What a look at the hosts came to.
@@ -180,6 +211,7 @@ async fn look(
     misfits: Vec<Misfit>,
     store: &dyn Store,
     ledger: &dyn Ledger,
+    asked: Asked<'_>,
     now: i64,
 ) -> anyhow::Result<Looked> {
     let mut kept = session.kept.lock().await;
@@ -187,6 +219,7 @@ async fn look(
         memory,
         saved_at,
         hosts: seen,
+        restart_told,
     } = &mut *kept;
     let mut current = match memory.take() {
         Some(memory) => memory,
@@ -242,6 +275,20 @@ async fn look(
             })
         })
         .collect();
+    let restarted = restart_if_asked(session, hosts, &looked.rows, &mut current, &saving, asked).await;
+    match restarted {
+        Some(notice) if !notice.warning => {
+            // What took effect is seen at once.
+            seen.values_mut().for_each(|seen| seen.due = now);
+            looked.rows.iter_mut().for_each(|row| row.again_in = SOONEST);
+            looked.notices.push(notice);
+        }
+        Some(notice) if restart_told.as_ref() != Some(&notice.message) => {
+            *restart_told = Some(notice.message.clone());
+            looked.notices.push(notice);
+        }
+        _ => {}
+    }
     looked.rows.extend(misfits.into_iter().map(|misfit| Row {
         host: misfit.host,
         outcome: HostOutcome::Failed {
@@ -274,6 +321,48 @@ async fn look(
     }
     *memory = Some(current);
     Ok(looked)
+}
+
+/// Restarts a host's licensing service when the resource asks for it; noted before, so that it is never done twice.
+async fn restart_if_asked(
+    session: &Session,
+    hosts: &[HostSpec],
+    rows: &[Row],
+    memory: &mut Memory,
+    saving: &Saving<'_>,
+    asked: Asked<'_>,
+) -> Option<Notice> {
+    let managed = hosts.iter().filter(|host| host.mode == Mode::Manage);
+    let managed: Vec<&str> = managed.map(|host| host.name.as_str()).collect();
+    let decision = restart::decide(asked.restart, &managed, rows, &memory.journal, asked.required);
+    let (name, resume) = match decision {
+        Decision::Nothing => return None,
+        Decision::Refuse(why) => return Some(Notice::warning(ACTION, "RestartRefused", &why)),
+        Decision::Restart(name) => (name, false),
+        Decision::Resume(name) => (name, true),
+    };
+    let host = hosts.iter().find(|host| host.name == name)?;
+    let mut note = async |done| {
+        let restart = journal::Restart {
+            asked: asked.restart.unwrap_or_default().trim().to_owned(),
+            done,
+        };
+        memory.journal.restarts.insert(name.clone(), restart);
+        saving.save(&memory.journal).await
+    };
+    if let Err(error) = note(false).await {
+        let why = format!("{name}: the journal cannot be saved, so the service is not restarted: {error:#}");
+        return Some(Notice::warning(ACTION, "RestartRefused", &why));
+    }
+    if let Err(why) = session.keeper.restart(host, resume).await {
+        let why = format!("{name}: the restart of Software Protection did not go well, see that it runs: {why}");
+        return Some(Notice::warning(ACTION, "RestartFailed", &why));
+    }
+    if let Err(error) = note(true).await {
+        tracing::warn!(host = name, error = %error, "the end of a restart could not be saved");
+    }
+    let message = format!("{name}: Software Protection was restarted, as the annotation asked");
+    Some(Notice::normal(ACTION, "ServiceRestarted", &message))
 }
 
 /// Why a host is left alone when only the journal remembers: after a restart.

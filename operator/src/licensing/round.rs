@@ -138,6 +138,20 @@ impl Keeper {
         memory.patience.retain(|name, _| names.contains(name.as_str()));
     }
 
+    /// Restarts a host's licensing service, or, after a restart that was cut off, sees that it runs.
+    ///
+    /// # Errors
+    /// What the host answers, in words.
+    pub async fn restart(&self, host: &HostSpec, resume: bool) -> Result<(), String> {
+        let kept = self.client(host, &mark(host)).map_err(|error| error.to_string())?;
+        let done = if resume {
+            super::restart::start(&kept.client).await
+        } else {
+            super::restart::restart(&kept.client).await
+        };
+        done.map_err(|error| error.to_string())
+    }
+
     /// Visits these hosts, unless one is to be left alone after a failure.
     pub async fn round(
         &self,

@@ -199,7 +199,13 @@ async fn a_wrong_password_is_tried_once_and_a_restart_tries_it_no_sooner() {
     let wrong = secrets(&account("guess"));
     let outcome = story.look(&wrong).await;
     assert_eq!(condition(&outcome, "HostsLicensed").reason, "AccessDenied");
-    assert!(outcome.again_in > Duration::from_secs(3500), "{:?}", outcome.again_in);
+    // Its Secret is looked at often, the host is not asked again.
+    assert_eq!(outcome.again_in, SECRETS_EVERY);
+    for _ in 0..5 {
+        story.look(&wrong).await;
+    }
+    let memory = story.store.load().await.unwrap();
+    assert_eq!(memory.patience["kms01"].failures, 1);
     let mut restarted = Story::new(story.host.clone(), store());
     let outcome = restarted.look(&wrong).await;
     let verdict = condition(&outcome, "HostsLicensed");
@@ -253,4 +259,43 @@ async fn nothing_is_begun_while_the_journal_belongs_to_another() {
         0xC004_F042,
         "the host has no key still"
     );
+}
+
+#[tokio::test]
+async fn a_service_is_restarted_once_when_asked_and_never_the_last_warm_one() {
+    let (first, second) = two().await;
+    let hosts = [("kms01", first.port), ("kms02", second.port)];
+    let mut story = Story::new(manifest(&hosts, "activation: Online"), InMemory::default());
+    let objects = secrets(&account("drill"));
+    for _ in 0..4 {
+        story.look(&objects).await;
+    }
+    for number in 1..=5 {
+        client(&first, number, &format!("pc{number}")).await;
+    }
+    let ask = |story: &mut Story, value: &str| {
+        let annotations = story.host.metadata.annotations.get_or_insert_default();
+        annotations.insert(restart::ANNOTATION.to_owned(), value.to_owned());
+    };
+    ask(&mut story, "kms01");
+    story.told.clear();
+    story.look(&objects).await;
+    story.look(&objects).await;
+    assert_eq!(
+        story.reasons(),
+        ["RestartRefused"],
+        "kms01 is the only one whose count is reached"
+    );
+    assert!(
+        story.told[0].message.contains("no other licensed host"),
+        "{:?}",
+        story.told
+    );
+    ask(&mut story, "kms02@1");
+    for _ in 0..3 {
+        story.look(&objects).await;
+    }
+    assert_eq!(story.reasons(), ["RestartRefused", "ServiceRestarted"]);
+    let memory = story.store.load().await.unwrap();
+    assert!(memory.journal.restarts["kms02"].done);
 }

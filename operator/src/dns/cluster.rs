@@ -1,0 +1,229 @@
+//! The zones of a cluster's resources: [`super::resource`] in tasks of their own, and external-dns' objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::resource::{Cleaned, FINALIZER, Outcome, Session, clean_up, visit};
+use super::round::Limits;
+use super::target::{ServiceFacts, facts};
+use crate::api::OfficeKmsHost;
+use crate::looks::{Key, Looks, Seen, Wake, about};
+use crate::secrets::ReadSecrets;
+
+/// Field manager of the objects that are applied.
+const MANAGER: &str = "kms-operator";
+/// Label that tells external-dns' objects from other children.
+const COMPONENT: (&str, &str) = ("app.kubernetes.io/component", "dns");
+const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// The zones of all resources.
+#[derive(Clone)]
+pub struct Zones {
+    client: Client,
+    limits: Arc<Limits>,
+    looks: Looks<Outcome>,
+    sessions: Arc<Mutex<BTreeMap<Key, Arc<Session>>>>,
+}
+
+impl std::fmt::Debug for Zones {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Zones").finish_non_exhaustive()
+    }
+}
+
+impl Zones {
+    /// No zones yet. `wake` is told when there is something new about a resource.
+    #[must_use]
+    pub fn new(client: Client, limits: Limits, wake: Wake) -> Self {
+        Self {
+            client,
+            limits: Arc::new(limits),
+            looks: Looks::new(wake),
+            sessions: Arc::default(),
+        }
+    }
+
+    /// The newest outcome for a resource; begins a look where one is due. Does not wait.
+    ///
+    /// Its rows go to `status.dns`, and [`FINALIZER`] to the resource while `finalizer` says so, before the next
+    /// reconciliation: only what is stored is published.
+    pub fn look(
+        &self,
+        host: &OfficeKmsHost,
+        service: Option<&Service>,
+        secrets: Arc<dyn ReadSecrets>,
+    ) -> Option<Seen<Outcome>> {
+        let key = Key::of(host);
+        let service = service.map(facts);
+        let stored = host.status.iter().flat_map(|status| &status.dns);
+        let places: Vec<_> = stored.map(|row| (&row.zone, &row.published_by)).collect();
+        let finalized = host.finalizers().iter().any(|one| one == FINALIZER);
+        let subject = about(&[
+            json!(host.spec.dns),
+            json!(places),
+            json!(finalized),
+            json!(
+                service
+                    .as_ref()
+                    .map(|facts| (&facts.addresses, &facts.host_names, facts.port))
+            ),
+        ]);
+        let (zones, host, session) = (self.clone(), host.clone(), self.session(&key));
+        self.looks.ask(&key, subject, move || {
+            Box::pin(async move {
+                let outcome = zones.once(&host, service.as_ref(), &*secrets, &session).await;
+                let again_in = outcome.again_in;
+                (outcome, again_in)
+            })
+        })
+    }
+
+    /// Takes away what stands outside, for a resource that is being deleted. Waits at most [`Limits::zone`].
+    pub async fn clean_up(&self, host: &OfficeKmsHost, secrets: &dyn ReadSecrets) -> Cleaned {
+        let session = self.session(&Key::of(host));
+        clean_up(host, secrets, &session, &self.limits, Timestamp::now()).await
+    }
+
+    /// Forgets a resource that is gone.
+    pub fn forget(&self, key: &Key) {
+        self.looks.forget(key);
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn session(&self, key: &Key) -> Arc<Session> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sessions.entry(key.clone()).or_default())
+    }
+
+    async fn once(
+        &self,
+        host: &OfficeKmsHost,
+        service: Option<&ServiceFacts>,
+        secrets: &dyn ReadSecrets,
+        session: &Session,
+    ) -> Outcome {
+        let mut outcome = visit(host, service, secrets, session, &self.limits, Timestamp::now()).await;
+        if let Err(error) = self.endpoints(host, &outcome.endpoints).await {
+            let why = match &error {
+                kube::Error::Api(status) if status.code == 404 => {
+                    "the kind DNSEndpoint is not there: install external-dns with its CRD".to_owned()
+                }
+                other => format!("the DNSEndpoint cannot be applied: {other}"),
+            };
+            tracing::warn!(object.ref = %Key::of(host).name, error = %error, "DNSEndpoints could not be applied");
+            outcome.failed_endpoints(&why);
+            outcome.again_in = outcome.again_in.min(Duration::from_secs(30));
+        }
+        outcome
+    }
+
+    /// Brings the DNSEndpoints of a resource to what is wanted; writes nothing when they are so.
+    async fn endpoints(&self, host: &OfficeKmsHost, wanted: &[Value]) -> Result<(), kube::Error> {
+        let uses = host
+            .spec
+            .dns
+            .iter()
+            .flat_map(|dns| &dns.zones)
+            .any(|zone| zone.dns_endpoint.is_some());
+        let used = host.status.iter().flat_map(|status| &status.dns);
+        let mut used = used.filter_map(|row| row.publisher.as_deref());
+        if !uses && !used.any(|publisher| publisher == "dnsEndpoint") {
+            return Ok(());
+        }
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("externaldns.k8s.io", "v1alpha1", "DNSEndpoint"));
+        let namespace = host.namespace().unwrap_or_default();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
+        let name = host.name_any();
+        let ours = ListParams::default().labels(&format!("{INSTANCE}={name},{}={}", COMPONENT.0, COMPONENT.1));
+        let live = api.list(&ours).await?;
+        let mut keep = BTreeSet::new();
+        for object in wanted {
+            let object = labelled(host, object);
+            let text = object.pointer("/metadata/name").and_then(Value::as_str);
+            let name = text.unwrap_or_default().to_owned();
+            let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
+            let there = live.items.iter().find(|live| live.name_any() == name);
+            let same = there.is_some_and(|live| {
+                live.data.get("spec") == object.get("spec") && holds(&json!(live.metadata.labels), &labels)
+            });
+            if !same {
+                let forced = PatchParams::apply(MANAGER).force();
+                api.patch(&name, &forced, &Patch::Apply(&object)).await?;
+            }
+            keep.insert(name);
+        }
+        for gone in live.items.iter().filter(|live| !keep.contains(&live.name_any())) {
+            match api.delete(&gone.name_any(), &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The object with the labels of our children and its owner.
+fn labelled(host: &OfficeKmsHost, object: &Value) -> Value {
+    let mut object = object.clone();
+    let name = host.name_any();
+    let own = [
+        ("app.kubernetes.io/name", "kms-host"),
+        (INSTANCE, name.as_str()),
+        COMPONENT,
+        ("app.kubernetes.io/managed-by", MANAGER),
+        ("app.kubernetes.io/part-of", "officekms"),
+    ];
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.extend(own.map(|(label, value)| (label.to_owned(), json!(value))));
+        }
+        metadata.insert(
+            "ownerReferences".to_owned(),
+            json!(host.controller_owner_ref(&()).into_iter().collect::<Vec<_>>()),
+        );
+    }
+    object
+}
+
+/// Whether `all` has what `some` has.
+fn holds(all: &Value, some: &Value) -> bool {
+    let (Some(all), Some(some)) = (all.as_object(), some.as_object()) else {
+        return all == some;
+    };
+    some.iter().all(|(key, value)| all.get(key) == Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_has_the_user_s_labels_and_ours_and_an_owner() {
+        let host: OfficeKmsHost = serde_saphyr::from_str(
+            "{apiVersion: officekms.io/v1alpha1, kind: OfficeKmsHost, metadata: {name: kms, namespace: office, uid: u1}, \
+             spec: {rehearsal: {}}}",
+        )
+        .unwrap();
+        let object = labelled(
+            &host,
+            &json!({"metadata": {"name": "kms-1", "labels": {"team": "a", INSTANCE: "b"}}}),
+        );
+        assert_eq!(object["metadata"]["labels"]["team"], "a");
+        assert_eq!(
+            object["metadata"]["labels"][INSTANCE], "kms",
+            "ours go before the user's"
+        );
+        assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u1");
+        assert!(holds(&json!({"a": 1, "b": 2}), &json!({"a": 1})));
+        assert!(!holds(&json!({"a": 1}), &json!({"a": 2})));
+    }
+}
