@@ -10,6 +10,9 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
+use crate::exit::Exit;
+use crate::output::View;
+
 /// Shows the KMS hosts that clients of a zone find, in the order in which one client would try them.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -71,11 +74,15 @@ impl Report {
         self.discovery.is_usable()
     }
 
-    /// Writes it for people.
-    ///
-    /// # Errors
-    /// When `out` cannot be written.
-    pub fn view(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// How the command ends: "not yet" when a client of the zone finds nobody.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.is_usable() { Exit::Ok } else { Exit::NotYet }
+    }
+}
+
+impl View for Report {
+    fn view(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
             "{} has {} SRV records",
@@ -154,7 +161,14 @@ mod tests {
              warning: clients come to second.corp.example.com only when first.corp.example.com does not answer, because its \
              priority number is higher\n"
         );
-        assert!(report.is_usable());
+        assert_eq!(report.exit(), Exit::Ok);
+        server.stop().await;
+
+        let nobody = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = Server::start(nobody, Zone::new(&zone, 60, 1, [], [])).unwrap();
+        let server_argument = format!("--server={}", server.address());
+        let line = Line::try_parse_from(["discover", "corp.example.com", &server_argument]).unwrap();
+        assert_eq!(run(&line.args).await.unwrap().exit(), Exit::NotYet);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! Sources: the sample output in "Configure a KMS host computer to activate volume licensed versions of Office", and the
 //! order of slmgr.vbs. slmgr prints in the host's language; this always prints in English.
 
-use std::io::Write as _;
+use std::io::{self, Write};
 
 use anyhow::Context as _;
+use futures::future::join_all;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kms_operator::licensing::products::{HostProduct, PRODUCTS, WINDOWS};
@@ -15,36 +16,41 @@ use wsman::envelope::quoted;
 use wsman::hresult::Hresult;
 use wsman::value::{Instance, WrongType};
 
+use crate::exit::Exit;
+use crate::fleet::{Where, members};
+use crate::output::View;
 use crate::winrm::Reach;
 
-/// Prints what `slmgr.vbs /dlv` prints for each KMS host licence of a host.
+/// Prints what `slmgr.vbs /dlv` prints for each KMS host licence of a host, or of every licensed host of a resource.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// Resource in the cluster of the kubeconfig, whose licensed hosts are asked; or give one host with --host
+    #[arg(id = "name", value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    place: Where,
     #[command(flatten)]
     reach: Reach,
     /// Products, such as `Office2016`; all that carry a key when absent.
-    #[arg(long = "product", value_name = "NAME")]
+    #[arg(long = "product", value_name = "PRODUCT")]
     products: Vec<String>,
-    /// Format of the output.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
 }
 
-/// Formats of `dlv`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// The lines of slmgr.vbs.
-    Text,
-    /// The same facts as one JSON array.
-    Json,
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The licences, host by host.
+    pub licences: Vec<Licence>,
+    /// Hosts that could not be read, or have nothing to show, and why.
+    pub failures: Vec<String>,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the host cannot be read, or has nothing to show.
-pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let client = args.reach.client()?;
+/// When there is nobody to ask. Hosts that cannot be read are in the report.
+pub async fn run(args: &Args) -> anyhow::Result<Report> {
     let mut wanted = Vec::new();
     for name in &args.products {
         let product = HostProduct::named(name).with_context(|| {
@@ -53,29 +59,72 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         })?;
         wanted.push(product);
     }
-    let licences = read(&client, &wanted).await?;
-    anyhow::ensure!(!licences.is_empty(), "{} carries no KMS host key", client.host());
-    let mut out = std::io::stdout().lock();
-    match args.output {
-        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&licences)?)?,
-        Output::Text => {
-            for (at, licence) in licences.iter().enumerate() {
-                if at > 0 {
-                    writeln!(out)?;
-                }
-                for line in licence.lines(&TimeZone::system()) {
-                    writeln!(out, "{line}")?;
-                }
+    let clients = match &args.name {
+        Some(name) => members(name, &args.place, args.reach.patience())
+            .await?
+            .into_iter()
+            .map(|member| (Some(member.name), member.client))
+            .collect(),
+        None => vec![(None, args.reach.client()?)],
+    };
+    let asked = join_all(clients.iter().map(|(_, client)| read(client, &wanted))).await;
+    let mut report = Report::default();
+    for ((name, client), read) in clients.iter().zip(asked) {
+        let host = name.clone().unwrap_or_else(|| client.host());
+        match read {
+            Ok(licences) if licences.is_empty() => report.failures.push(format!("{host} carries no KMS host key")),
+            Ok(mut licences) => {
+                licences
+                    .iter_mut()
+                    .for_each(|licence| licence.licensed_host.clone_from(name));
+                report.licences.extend(licences);
             }
+            Err(error) => report.failures.push(format!("{host}: {error:#}")),
         }
     }
-    Ok(())
+    Ok(report)
+}
+
+impl Report {
+    /// How the command ends.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.failures.is_empty() {
+            Exit::Ok
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+impl View for Report {
+    fn view(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (at, licence) in self.licences.iter().enumerate() {
+            if at > 0 {
+                writeln!(out)?;
+            }
+            // slmgr prints one machine's lines and no name; a fleet needs one above each.
+            if let Some(name) = &licence.licensed_host {
+                writeln!(out, "{name} ({})", licence.host)?;
+            }
+            for line in licence.lines(&TimeZone::system()) {
+                writeln!(out, "{line}")?;
+            }
+        }
+        for failure in &self.failures {
+            writeln!(out, "error: {failure}")?;
+        }
+        Ok(())
+    }
 }
 
 /// One host licence with what its host says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Licence {
+    /// Name of the licensed host in its resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub licensed_host: Option<String>,
     /// `HOST:PORT`.
     pub host: String,
     /// Version of the licensing service.
@@ -356,6 +405,7 @@ fn licence(host: String, service: &Instance, row: &Instance) -> Result<Licence, 
         requests,
     };
     Ok(Licence {
+        licensed_host: None,
         host,
         service_version: service.text("Version")?.map(str::to_owned),
         name: text("Name")?,

@@ -2,8 +2,11 @@
 
 pub mod discover;
 pub mod dlv;
+pub mod exit;
 pub mod explain_route;
 pub mod fact;
+pub mod fleet;
+pub mod output;
 pub mod phone;
 pub mod simulate;
 pub mod winrm;

@@ -69,7 +69,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 pub fn table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.map(str::to_uppercase));
     table

@@ -10,13 +10,20 @@ use kms_operator::licensing::observe;
 use kms_operator::licensing::phone::{confirmation_id, grouped};
 use kms_operator::licensing::products::HostProduct;
 use secrecy::SecretString;
+use wsman::client::Client;
 
+use crate::fleet::{Member, Where, members};
 use crate::winrm::Reach;
 
 /// Shows the installation ID of a host key in groups, takes the confirmation ID that Microsoft's Activation Center
 /// answers, and activates the host with it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// Resource in the cluster of the kubeconfig, whose licensed host is meant; or give one host with --host
+    #[arg(id = "name", value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    place: Where,
     #[command(flatten)]
     reach: Reach,
     /// The product, such as `Office2016`.
@@ -33,6 +40,22 @@ pub struct Args {
     rehearsal_voice: bool,
 }
 
+/// A call to Microsoft is about one host.
+fn one(members: Vec<Member>) -> anyhow::Result<Client> {
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    if names.len() > 1 {
+        bail!(
+            "the resource has several licensed hosts, choose one with --licensed-host: {}",
+            names.join(", ")
+        );
+    }
+    let member = members
+        .into_iter()
+        .next()
+        .context("the resource has no licensed host")?;
+    Ok(member.client)
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -40,7 +63,10 @@ pub struct Args {
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let product =
         HostProduct::named(&args.product).with_context(|| format!("no product is called `{}`", args.product))?;
-    let client = args.reach.client()?;
+    let client = match &args.name {
+        Some(name) => one(members(name, &args.place, args.reach.patience()).await?)?,
+        None => args.reach.client()?,
+    };
     let facts = observe::read(&client, &[product]).await?;
     let found = facts.product(product).with_context(|| {
         let pack = product.pack_url().unwrap_or_default();

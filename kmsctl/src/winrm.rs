@@ -11,14 +11,24 @@ use wsman::tls::Trust;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Reach {
     /// The host's name or address; `HOST:PORT` for another port than 5986 (HTTPS) or 5985 (HTTP).
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub host: String,
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        required_unless_present = "name",
+        conflicts_with = "name"
+    )]
+    pub host: Option<String>,
     /// User: `USER`, `DOMAIN\USER` or `USER@DOMAIN`.
-    #[arg(long, env = "OFFICEKMS_USER")]
-    user: String,
+    #[arg(long, env = "OFFICEKMS_USER", required_unless_present = "name")]
+    user: Option<String>,
     /// File with the password; a line break at its end does not count.
-    #[arg(long, value_name = "FILE", env = "OFFICEKMS_PASSWORD_FILE")]
-    password_file: PathBuf,
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OFFICEKMS_PASSWORD_FILE",
+        required_unless_present = "name"
+    )]
+    password_file: Option<PathBuf>,
     /// Plain HTTP; every message is then sealed by NTLM.
     #[arg(long, conflicts_with_all = ["basic", "ca", "pin"])]
     http: bool,
@@ -42,7 +52,13 @@ impl Reach {
     /// # Errors
     /// When a file cannot be read, or the arguments make no endpoint.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let (host, port) = split(&self.host, if self.http { 5985 } else { 5986 })?;
+        let host = self.host.as_deref().context("give a licensed host with --host")?;
+        let user = self.user.clone().context("give its account with --user")?;
+        let password_file = self
+            .password_file
+            .as_ref()
+            .context("give the password with --password-file")?;
+        let (host, port) = split(host, if self.http { 5985 } else { 5986 })?;
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let transport = match (&self.ca, &self.pin) {
             _ if self.http => Transport::Http,
@@ -50,14 +66,14 @@ impl Reach {
             (None, Some(pin)) => Transport::Https(Trust::Pinned(pin.parse()?)),
             (None, None) => Transport::Https(Trust::System),
         };
-        let password = String::from_utf8(read(&self.password_file)?).context("the password is not UTF-8")?;
+        let password = String::from_utf8(read(password_file)?).context("the password is not UTF-8")?;
         let credentials = Credentials {
-            user: self.user.clone(),
+            user,
             password: password.trim_end_matches(['\r', '\n']).to_owned().into(),
         };
         let scheme = if self.basic { Scheme::Basic } else { Scheme::Ntlm };
         let limits = Limits {
-            timeout: Duration::from_secs(self.timeout),
+            timeout: self.patience(),
             ..Limits::default()
         };
         Ok(Client::new(
@@ -70,6 +86,14 @@ impl Reach {
             credentials,
             limits,
         )?)
+    }
+}
+
+impl Reach {
+    /// How long an answer is waited for.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
     }
 }
 

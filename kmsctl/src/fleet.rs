@@ -1,0 +1,200 @@
+//! The licensed hosts of a resource in a cluster: found in the resource, reached with its Secrets, as the operator reaches
+//! them, by the rights of the user's kubeconfig.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kms_operator::api::OfficeKmsHost;
+use kms_operator::reach::Reach;
+use kms_operator::secrets::{Data, Names, Objects, ReadSecrets, Unreadable, config_map_data, secret_data};
+use kube::config::KubeConfigOptions;
+use kube::{Api, Client, Config};
+use wsman::client::Limits;
+
+/// Where the resource is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Where {
+    /// Namespace of the resource [default: that of the kubeconfig's context]
+    #[arg(short, long, requires = "name")]
+    namespace: Option<String>,
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, requires = "name")]
+    context: Option<String>,
+    /// Only this licensed host of the resource
+    #[arg(long, value_name = "NAME", requires = "name")]
+    licensed_host: Option<String>,
+}
+
+/// A licensed host that can be asked.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name in the resource.
+    pub name: String,
+    /// How it is asked.
+    pub client: wsman::client::Client,
+}
+
+/// The licensed hosts of the resource `name` that have a `management` section.
+///
+/// # Errors
+/// When the resource or its Secrets cannot be read, or none of its hosts can be managed.
+pub async fn members(name: &str, place: &Where, patience: Duration) -> anyhow::Result<Vec<Member>> {
+    let options = KubeConfigOptions {
+        context: place.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let config = match &place.context {
+        Some(_) => Config::from_kubeconfig(&options)
+            .await
+            .context("the kubeconfig cannot be used")?,
+        None => Config::infer()
+            .await
+            .context("there is no kubeconfig, nor is this a pod")?,
+    };
+    let namespace = place
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
+    let resources: Api<OfficeKmsHost> = Api::namespaced(client.clone(), &namespace);
+    let host = resources
+        .get(name)
+        .await
+        .with_context(|| format!("the OfficeKmsHost {name} of the namespace {namespace} cannot be read"))?;
+    let secrets = Cluster {
+        secrets: Api::namespaced(client.clone(), &namespace),
+        config_maps: Api::namespaced(client, &namespace),
+    };
+    of(&host, &secrets, place.licensed_host.as_deref(), patience).await
+}
+
+/// The licensed hosts of a resource, however it was read.
+async fn of(
+    host: &OfficeKmsHost,
+    secrets: &dyn ReadSecrets,
+    only: Option<&str>,
+    patience: Duration,
+) -> anyhow::Result<Vec<Member>> {
+    let licensed = host.spec.licensed_hosts.iter().flatten();
+    let managed: Vec<_> = licensed
+        .filter(|licensed| only.is_none_or(|only| licensed.name == only))
+        .filter_map(|licensed| Some((licensed, licensed.management.as_ref()?)))
+        .collect();
+    if managed.is_empty() {
+        bail!(match only {
+            Some(only) => format!("the resource has no licensed host `{only}` with a management section"),
+            None => "no licensed host of the resource has a management section: give one, or use --host".to_owned(),
+        });
+    }
+    let mut names = Names::default();
+    for (licensed, management) in &managed {
+        Reach::to_host(licensed, management).names(&mut names);
+    }
+    let objects = Objects::read(secrets, &names).await;
+    let limits = Limits {
+        timeout: patience,
+        ..Limits::default()
+    };
+    let mut members = Vec::new();
+    for (licensed, management) in managed {
+        let resolved = Reach::to_host(licensed, management).resolve(&objects);
+        let (endpoint, credentials) = resolved.map_err(|problems| {
+            let told: Vec<String> = problems
+                .iter()
+                .map(|problem| format!("management.{}: {}", problem.field, problem.message))
+                .collect();
+            anyhow::anyhow!("{}: {}", licensed.name, told.join("; "))
+        })?;
+        members.push(Member {
+            name: licensed.name.clone(),
+            client: wsman::client::Client::new(endpoint, credentials, limits)?,
+        });
+    }
+    Ok(members)
+}
+
+/// Reads from a namespace by the user's rights.
+struct Cluster {
+    secrets: Api<Secret>,
+    config_maps: Api<ConfigMap>,
+}
+
+impl ReadSecrets for Cluster {
+    fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Data>, Unreadable>> {
+        Box::pin(async move {
+            let found = self.secrets.get_opt(name).await;
+            found
+                .map(|secret| secret.map(secret_data))
+                .map_err(|error| unreadable("Secret", name, &error))
+        })
+    }
+
+    fn config_map<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Data>, Unreadable>> {
+        Box::pin(async move {
+            let found = self.config_maps.get_opt(name).await;
+            found
+                .map(|config_map| config_map.map(config_map_data))
+                .map_err(|error| unreadable("ConfigMap", name, &error))
+        })
+    }
+}
+
+fn unreadable(kind: &'static str, name: &str, error: &kube::Error) -> Unreadable {
+    Unreadable {
+        kind,
+        name: name.to_owned(),
+        why: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> OfficeKmsHost {
+        serde_saphyr::from_str(
+            "{apiVersion: officekms.io/v1alpha1, kind: OfficeKmsHost, metadata: {name: kms}, spec: {licensedHosts: [{name: \
+             kms01, address: kms01.example.com, management: {credentialsSecret: {name: account}}}, {name: kms02, address: \
+             kms02.example.com}]}}",
+        )
+        .unwrap()
+    }
+
+    fn account() -> Objects {
+        let mut objects = Objects::default();
+        let secret = "{metadata: {name: account}, stringData: {username: admin, password: pw}}";
+        objects.add_secret(serde_saphyr::from_str(secret).unwrap());
+        objects
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn hosts_with_management_are_reached_as_the_operator_reaches_them() {
+        let members = of(&host(), &account(), None, PATIENCE).await.unwrap();
+        assert_eq!(members.len(), 1);
+        assert_eq!(
+            (members[0].name.as_str(), members[0].client.host().as_str()),
+            ("kms01", "kms01.example.com:5986")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_said() {
+        let missing = of(&host(), &Objects::default(), None, PATIENCE)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            missing,
+            "kms01: management.credentialsSecret: there is no Secret `account` in this namespace: create it"
+        );
+        let unmanaged = of(&host(), &account(), Some("kms02"), PATIENCE)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(unmanaged.contains("no licensed host `kms02`"), "{unmanaged}");
+    }
+}
