@@ -1,0 +1,378 @@
+//! docs/examples/licensing.yaml from nothing to "Licensed" without Kubernetes: two rehearsal hosts with the configuration
+//! that the manifest gives them, their licensing looked after as `kmsctl up` and the operator do, clients that reach the
+//! count, and what `kmsctl dlv` shows of it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kms_host::config::{HostConfig, LogFormat};
+use kms_host::ledger::{Ledger, MemoryLedger, Millis};
+use kms_host::rehearsal::SiteKey;
+use kms_host::rehearsal::client::{Machine, ask};
+use kms_host::rehearsal::management::licences::rehearsal_confirmation_id;
+use kms_host::rehearsal::message::WorkstationName;
+use kms_host::rehearsal::products::Product;
+use kms_host::rpc::{ByteOrder, ConnectOptions, Connection, DataRepresentation, Reply, stub};
+use kms_host::run::{Listeners, run};
+use kms_operator::api::OfficeKmsHost;
+use kms_operator::build::{Files, Place, host_config};
+use kms_operator::licensing::resource::{Outcome, Session, visit};
+use kms_operator::licensing::store::{FileStore, InMemory, Store};
+use kms_operator::secrets::Objects;
+use secrecy::ExposeSecret as _;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+const EXAMPLE: &str = include_str!("../../docs/examples/licensing.yaml");
+const SITE: [u8; 32] = [9; 32];
+
+/// The documents of the manifest by their names.
+struct Manifest {
+    hosts: BTreeMap<String, OfficeKmsHost>,
+    secrets: BTreeMap<String, Secret>,
+}
+
+impl Manifest {
+    fn read() -> Result<Self> {
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(EXAMPLE)?;
+        let (mut hosts, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        for document in documents {
+            let name = document["metadata"]["name"].as_str().context("a name")?.to_owned();
+            match document["kind"].as_str() {
+                Some("Secret") => drop(secrets.insert(name, serde_json::from_value(document)?)),
+                _ => drop(hosts.insert(name, serde_json::from_value(document)?)),
+            }
+        }
+        Ok(Self { hosts, secrets })
+    }
+
+    fn objects(&self) -> Objects {
+        let mut objects = Objects::default();
+        self.secrets
+            .values()
+            .for_each(|secret| objects.add_secret(secret.clone()));
+        objects
+    }
+
+    fn set(&mut self, secret: &str, key: &str, value: &str) -> Result<()> {
+        let secret = self.secrets.get_mut(secret).context("a Secret")?;
+        let data = secret.string_data.get_or_insert_default();
+        data.insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+}
+
+/// A rehearsal host of the manifest, on ports of its own.
+struct Rehearsal {
+    clients: SocketAddr,
+    management: SocketAddr,
+    _stop: DropGuard,
+    _files: tempfile::TempDir,
+}
+
+impl Rehearsal {
+    fn start(manifest: &Manifest, name: &str) -> Result<Self> {
+        let host = manifest.hosts.get(name).context("a resource")?;
+        let folder = tempfile::tempdir()?;
+        let files = Files::within(folder.path());
+        std::fs::write(&files.site_key, SITE)?;
+        let account = manifest.objects();
+        let write = |file: &Path, key: &str| -> Result<()> {
+            let value = account.secret_text("kms-account", key)?;
+            Ok(std::fs::write(file, value.expose_secret())?)
+        };
+        write(&files.management_username, "username")?;
+        write(&files.management_password, "password")?;
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let place = Place {
+            files,
+            listen: vec![any],
+            admin: any,
+            management: any,
+            managed_ledger: String::new(),
+            log: LogFormat::Text,
+        };
+        let config: HostConfig = host_config(host, &place);
+        let listeners = Listeners::bind(&config)?;
+        let clients = listeners.clients.first().context("a listener")?.local_addr()?;
+        let management = listeners.management.as_ref().context("management")?.local_addr()?;
+        let stop = CancellationToken::new();
+        tokio::spawn(run(config, None, listeners, stop.clone()));
+        Ok(Self {
+            clients,
+            management,
+            _stop: stop.drop_guard(),
+            _files: folder,
+        })
+    }
+
+    /// Lets a client ask over the wire; its HRESULT and the count that it was told.
+    async fn client(&self, number: u128) -> Result<(u32, Option<u32>)> {
+        let key = SiteKey::new(&SITE);
+        let name = WorkstationName::new(&format!("pc{number}")).context("a name")?;
+        let product = Product::named("OfficeLTSC2024").context("a product")?;
+        let machine = Machine::new(name, Uuid::from_u128(number));
+        let now = Timestamp::now().as_microsecond();
+        let asked = ask(&key, &machine, &product, now, &kms_host::sealing::draw()?);
+        let mut connection = Connection::connect(self.clients, &ConnectOptions::default()).await?;
+        let syntax = connection.syntax().context("a syntax")?;
+        let request = stub::encode_request(syntax, ByteOrder::Little, &asked.body);
+        match connection.call(0, DataRepresentation::LITTLE_ENDIAN, &request).await? {
+            Reply::Stub(response, drep) => {
+                let response = stub::decode_response(syntax, drep.order(), &response, 4096)?;
+                let answer = asked.conclude(&key, response.hresult, response.body.as_deref())?;
+                Ok((answer.hresult(), answer.current_count()))
+            }
+            Reply::Fault(status) => anyhow::bail!("a fault: {status}"),
+        }
+    }
+}
+
+/// The resource in front, looked after again and again.
+struct Front {
+    host: OfficeKmsHost,
+    session: Session,
+    ledger: MemoryLedger,
+    now: Timestamp,
+    told: Vec<String>,
+}
+
+impl Front {
+    fn of(manifest: &Manifest, hosts: &[(&str, SocketAddr)]) -> Result<Self> {
+        let mut host = manifest.hosts.get("kms").context("a resource")?.clone();
+        for licensed in host.spec.licensed_hosts.iter_mut().flatten() {
+            let (_, at) = hosts
+                .iter()
+                .find(|(name, _)| *name == licensed.name)
+                .context("a host")?;
+            let management = licensed.management.as_mut().context("management")?;
+            management.address = Some(at.ip().to_string());
+            management.port = Some(at.port().into());
+        }
+        Ok(Self {
+            host,
+            session: Session::default(),
+            ledger: MemoryLedger::default(),
+            now: Timestamp::now(),
+            told: Vec::new(),
+        })
+    }
+
+    async fn look(&mut self, secrets: &Objects, store: &dyn Store) -> Outcome {
+        let looked = visit(&self.host, secrets, &self.session, store, Some(&self.ledger), self.now);
+        let outcome = looked.await;
+        self.told
+            .extend(outcome.notices.iter().map(|notice| notice.reason.to_owned()));
+        self.host
+            .status
+            .get_or_insert_default()
+            .licensed_hosts
+            .clone_from(&outcome.rows);
+        self.now += outcome.again_in;
+        outcome
+    }
+
+    async fn look_until(
+        &mut self,
+        secrets: &Objects,
+        store: &dyn Store,
+        condition: &str,
+        reason: &str,
+    ) -> Result<Outcome> {
+        for _ in 0..20 {
+            let outcome = self.look(secrets, store).await;
+            if verdict(&outcome, condition).is_some_and(|(_, found)| found == reason) {
+                return Ok(outcome);
+            }
+        }
+        anyhow::bail!("{condition} does not become {reason}: {:?}", self.host.status)
+    }
+}
+
+fn verdict<'a>(outcome: &'a Outcome, condition: &str) -> Option<(Option<bool>, &'a str)> {
+    let found = outcome.conditions.iter().find(|(kind, _)| *kind == condition);
+    found.map(|(_, verdict)| (verdict.status, verdict.reason))
+}
+
+#[tokio::test]
+async fn the_example_brings_two_hosts_to_licensed_and_clients_to_the_count() -> Result<()> {
+    let mut manifest = Manifest::read()?;
+    let (first, second) = (
+        Rehearsal::start(&manifest, "kms01")?,
+        Rehearsal::start(&manifest, "kms02")?,
+    );
+    let hosts = [("kms01", first.management), ("kms02", second.management)];
+    let folder = tempfile::tempdir()?;
+    let journal = folder.path().join("journal.json");
+    let store = FileStore::new(&journal);
+    let mut front = Front::of(&manifest, &hosts)?;
+    assert_eq!(
+        first.client(1).await?.0,
+        0xC004_F042,
+        "without a key a host serves nobody"
+    );
+
+    // Nobody has called yet.
+    let confirmations = manifest.secrets.remove("kms-confirmations").context("a Secret")?;
+    let outcome = front
+        .look_until(&manifest.objects(), &store, "HostsLicensed", "AwaitingConfirmation")
+        .await?;
+    for row in &outcome.rows {
+        let product = row.products.iter().find(|product| product.name == "OfficeLTSC2024");
+        let shown = product
+            .and_then(|product| product.installation_id.as_ref())
+            .context("an installation ID")?;
+        let voice = rehearsal_confirmation_id(&shown.replace('-', ""));
+        let given = confirmations.string_data.as_ref().and_then(|data| data.get(&row.name));
+        ensure!(
+            given == Some(&voice),
+            "docs/examples/licensing.yaml: {} is to be \"{voice}\"",
+            row.name
+        );
+    }
+    assert_eq!(
+        first.client(1).await?.0,
+        0xC004_F041,
+        "a key that is not activated serves nobody"
+    );
+
+    // The confirmation IDs come, one of them mistyped at first: nothing is sent.
+    manifest
+        .secrets
+        .insert("kms-confirmations".to_owned(), confirmations.clone());
+    manifest.set("kms-confirmations", "kms02", "12345")?;
+    front
+        .look_until(&manifest.objects(), &store, "HostsLicensed", "ConfirmationMalformed")
+        .await?;
+    manifest.secrets.insert("kms-confirmations".to_owned(), confirmations);
+    let secrets = manifest.objects();
+    let outcome = front.look_until(&secrets, &store, "HostsLicensed", "Licensed").await?;
+    assert_eq!(verdict(&outcome, "HostsUnequal"), Some((Some(false), "ProductsEqual")));
+    assert_eq!(
+        verdict(&outcome, "ThresholdMet").map(|(status, _)| status),
+        Some(Some(false))
+    );
+
+    let mut counts = Vec::new();
+    for number in 1..=5 {
+        counts.push(first.client(number).await?);
+    }
+    assert_eq!(counts.last(), Some(&(0, Some(5))), "{counts:?}");
+    front
+        .look_until(&secrets, &store, "ThresholdMet", "CountReached")
+        .await?;
+    let facts = front
+        .ledger
+        .routes(Millis(0), Millis(front.now.as_millisecond()))
+        .await?
+        .facts;
+    let known: Vec<_> = facts
+        .iter()
+        .map(|(host, fact)| (host.as_str(), fact.licensed, fact.current_count.unwrap_or(0)))
+        .collect();
+    assert_eq!(known, [("kms01", Some(true), 5), ("kms02", Some(true), 0)]);
+
+    for (reason, times) in [
+        ("KeyInstalled", 4),
+        ("Activated", 2),
+        ("Confirmed", 2),
+        ("HostLicensed", 2),
+    ] {
+        let told = front.told.iter().filter(|told| *told == reason).count();
+        assert_eq!(told, times, "{reason} in {:?}", front.told);
+    }
+    let said = format!(
+        "{:?}{:?}{}",
+        front.host.status,
+        front.told,
+        std::fs::read_to_string(&journal)?
+    );
+    for secret in manifest
+        .secrets
+        .values()
+        .flat_map(|secret| secret.string_data.iter().flatten())
+    {
+        ensure!(
+            secret.0 == "username" || !said.contains(secret.1),
+            "{} is told",
+            secret.0
+        );
+    }
+
+    // What `kmsctl dlv` prints of the first host.
+    let management = front
+        .host
+        .spec
+        .licensed_hosts
+        .as_ref()
+        .and_then(|hosts| hosts[0].management.clone());
+    let licensed = &front.host.spec.licensed_hosts.as_ref().context("hosts")?[0];
+    let management = management.context("management")?;
+    let (endpoint, credentials) = kms_operator::reach::Reach::to_host(licensed, &management)
+        .resolve(&secrets)
+        .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+    let client = wsman::client::Client::new(endpoint, credentials, wsman::client::Limits::default())?;
+    let licences = kmsctl::dlv::read(&client, &[]).await?;
+    let lines: Vec<String> = licences
+        .iter()
+        .flat_map(|licence| licence.lines(&jiff::tz::TimeZone::UTC))
+        .collect();
+    for line in [
+        "License Status: Licensed",
+        "Partial Product Key: 2024A",
+        "    Current count: 5",
+    ] {
+        ensure!(
+            lines.iter().any(|shown| shown.trim() == line.trim()),
+            "{line} is not in {lines:#?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_is_off_and_a_wrong_password_are_told_and_the_other_host_is_licensed() -> Result<()> {
+    let mut manifest = Manifest::read()?;
+    let first = Rehearsal::start(&manifest, "kms01")?;
+    let off = system_tests::name_server::free_address()?;
+    let store = InMemory::default();
+    let mut front = Front::of(&manifest, &[("kms01", first.management), ("kms02", off)])?;
+    let outcome = front
+        .look_until(&manifest.objects(), &store, "HostsLicensed", "HostUnreachable")
+        .await?;
+    assert!(outcome.again_in <= Duration::from_secs(15), "{:?}", outcome.again_in);
+    for _ in 0..10 {
+        front.look(&manifest.objects(), &store).await;
+    }
+    let rows = &front.host.status.as_ref().context("a status")?.licensed_hosts;
+    assert_eq!(rows[0].licensed, Some(true), "{rows:?}");
+    assert_eq!((rows[1].licensed, rows[1].reachable), (None, Some(false)));
+    assert_eq!(
+        front.told.iter().filter(|told| *told == "HostUnreachable").count(),
+        1,
+        "{:?}",
+        front.told
+    );
+
+    // Somebody changes the account's password: one refusal, and the next try comes with the right Secret.
+    manifest.set("kms-account", "password", "wrong")?;
+    let outcome = front
+        .look_until(&manifest.objects(), &store, "HostsLicensed", "AccessDenied")
+        .await?;
+    let refused = outcome.rows.iter().find(|row| row.name == "kms01").context("a row")?;
+    assert_eq!(refused.licensed, None);
+    let memory = store.load().await?;
+    assert_eq!(memory.patience.get("kms01").map(|patience| patience.failures), Some(1));
+    manifest.set("kms-account", "password", "rehearsal")?;
+    for _ in 0..2 {
+        front.look(&manifest.objects(), &store).await;
+    }
+    let rows = &front.host.status.as_ref().context("a status")?.licensed_hosts;
+    assert_eq!(rows[0].licensed, Some(true), "{rows:?}");
+    Ok(())
+}
