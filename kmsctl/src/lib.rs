@@ -1,5 +1,6 @@
 //! kmsctl: drives and shows host replicas, with or without Kubernetes.
 
+pub mod crd;
 pub mod discover;
 pub mod dlv;
 pub mod exit;
@@ -8,5 +9,6 @@ pub mod fact;
 pub mod fleet;
 pub mod output;
 pub mod phone;
+pub mod render;
 pub mod simulate;
 pub mod winrm;

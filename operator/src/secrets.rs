@@ -143,6 +143,18 @@ impl Objects {
         self.config_maps.insert(name, Ok(Some(config_map_data(config_map))));
     }
 
+    /// Whether the Secret was read.
+    #[must_use]
+    pub fn has_secret(&self, name: &str) -> bool {
+        matches!(self.secrets.get(name), Some(Ok(Some(_))))
+    }
+
+    /// Whether the ConfigMap was read.
+    #[must_use]
+    pub fn has_config_map(&self, name: &str) -> bool {
+        matches!(self.config_maps.get(name), Some(Ok(Some(_))))
+    }
+
     /// Whether the Secret was looked for and there is none.
     #[must_use]
     pub fn is_absent(&self, name: &str) -> bool {

@@ -29,7 +29,7 @@ pub struct LedgerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryLedger>,
 
-    /// Key (at least 32 bytes) under which clients are pseudonyms and events are sealed. Default: generated once into Secret
+    /// Key (32 bytes, raw, in hex or in base64) under which clients are pseudonyms and events are sealed. Default: generated once into Secret
     /// `NAME-keys`, key `ledger-key`. With another key, what was recorded before can't be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_secret: Option<SecretKey>,

@@ -10,7 +10,7 @@ use super::reference::{LocalName, SecretKey};
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RehearsalSpec {
-    /// The site key (at least 32 bytes), which rehearsal clients share. Default: generated once into Secret `NAME-keys`, key
+    /// The site key (32 bytes, raw, in hex or in base64), which rehearsal clients share. Default: generated once into Secret `NAME-keys`, key
     /// `site-key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site_key_secret: Option<SecretKey>,
