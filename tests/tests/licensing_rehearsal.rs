@@ -42,8 +42,9 @@ impl Manifest {
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(EXAMPLE)?;
         let (mut hosts, mut secrets) = (BTreeMap::new(), BTreeMap::new());
         for document in documents {
-            let name = document["metadata"]["name"].as_str().context("a name")?.to_owned();
-            match document["kind"].as_str() {
+            let text = |path| document.pointer(path).and_then(serde_json::Value::as_str);
+            let name = text("/metadata/name").context("a name")?.to_owned();
+            match text("/kind") {
                 Some("Secret") => drop(secrets.insert(name, serde_json::from_value(document)?)),
                 _ => drop(hosts.insert(name, serde_json::from_value(document)?)),
             }
