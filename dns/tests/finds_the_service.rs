@@ -7,6 +7,7 @@ use kms_dns::discover::{DiscoverError, Discovery, ResolverSource, Warning, looku
 use kms_dns::names::{NameError, ZoneName};
 use kms_dns::records::{Desired, Endpoint, Mark};
 use kms_dns::server::{Server, Sockets, Zone};
+use kms_dns::verify::{VerifyError, authorities};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -94,5 +95,23 @@ async fn a_stopped_server_is_reported_by_name() -> Result<()> {
     server.stop().await;
     let found = find(address).await?;
     assert!(matches!(found, Err(DiscoverError::Silent { .. })), "{found:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_servers_of_a_zone_are_those_of_its_ns_records() -> Result<()> {
+    let server = serve(records(1)?).await?;
+    let source = ResolverSource::Servers(vec![server.address()]);
+    let found = authorities(&zone()?, &source).await?;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].name.ends_with("corp.example.com"), "{found:?}");
+    assert!(found[0].addresses.iter().all(|address| address.port() == 53));
+    // A name within the zone has no NS records of its own: it is no apex.
+    let inside: ZoneName = "kms.corp.example.com".parse()?;
+    let none = authorities(&inside, &source).await;
+    assert!(matches!(none, Err(VerifyError::NoServers { .. })), "{none:?}");
+    server.stop().await;
+    let nobody = authorities(&zone()?, &source).await;
+    assert!(matches!(nobody, Err(VerifyError::Lookup { .. })), "{nobody:?}");
     Ok(())
 }

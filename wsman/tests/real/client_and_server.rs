@@ -303,3 +303,34 @@ async fn the_server_refuses_plain_soap_over_http_and_hostile_bytes_over_https() 
     assert!(!answer.contains("Basic"), "{answer}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_host_that_says_nothing_is_given_up_and_a_method_cut_off_so_has_no_known_end() {
+    // It takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let holding = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = silent.accept().await {
+            held.push(connection);
+        }
+    });
+    let endpoint = Endpoint {
+        host: "127.0.0.1".into(),
+        port: address.port(),
+        transport: Transport::Http,
+        scheme: Scheme::Ntlm,
+    };
+    let short = Limits {
+        timeout: std::time::Duration::from_millis(200),
+        ..limits()
+    };
+    let client = Client::new(endpoint, crate::support::credentials(PASSWORD), short).unwrap();
+    let read = client.identify().await.unwrap_err();
+    assert_eq!(read.kind(), Kind::TimedOut, "{read}");
+    assert!(!read.locks_account());
+    let class = Class::new(CIMV2, "SoftwareLicensingService").unwrap();
+    let called = client.invoke(&class, &[], "Activate", &[]).await.unwrap_err();
+    assert!(called.outcome_unknown(), "{called}");
+    holding.abort();
+}
