@@ -3,6 +3,7 @@
 pub mod chromium;
 pub mod helm;
 pub mod http;
+pub mod kubernetes;
 pub mod ledger;
 pub mod lua;
 pub mod name_server;

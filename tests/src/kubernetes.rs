@@ -1,0 +1,189 @@
+//! A Kubernetes control plane (etcd and an API server, no nodes) from `KUBEBUILDER_ASSETS`, with its state in a directory of
+//! its own and on free loopback ports. As many as are wanted run side by side; dropped, each is killed.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kube::config::AuthInfo;
+use kube::{Client, Config};
+use rcgen::{CertificateParams, KeyPair};
+use tokio::process::{Child, Command};
+
+/// Directory of the binaries while `KUBEBUILDER_ASSETS` says nothing else.
+const ASSETS: &str = "/usr/local/kubebuilder/bin";
+/// Token of a user who may do everything.
+const TOKEN: &str = "whole-system-tests";
+/// How long its parts may take to start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running control plane.
+pub struct ControlPlane {
+    /// How a client reaches it, as a user who may do everything.
+    pub config: Config,
+    _apiserver: Child,
+    _etcd: Child,
+    state: tempfile::TempDir,
+}
+
+fn assets() -> PathBuf {
+    std::env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| PathBuf::from(ASSETS), PathBuf::from)
+}
+
+impl ControlPlane {
+    /// Why none can be had here, if so.
+    #[must_use]
+    pub fn missing() -> Option<String> {
+        let there = |program: &str| assets().join(program).exists();
+        let all = there("etcd") && there("kube-apiserver");
+        (!all).then(|| {
+            format!(
+                "etcd and kube-apiserver are not in {} (KUBEBUILDER_ASSETS)",
+                assets().display()
+            )
+        })
+    }
+
+    /// Starts one and waits until it answers.
+    pub async fn start() -> Result<Self> {
+        // Somebody else may take a port between its choice and its use.
+        let mut last = None;
+        for _ in 0..3 {
+            match Self::attempt().await {
+                Ok(started) => return Ok(started),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.context("three attempts")?)
+    }
+
+    /// A client of it, as a user who may do everything.
+    pub fn client(&self) -> Result<Client> {
+        Ok(Client::try_from(self.config.clone())?)
+    }
+
+    /// Writes a kubeconfig for programs, and gives its path.
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        let path = self.state.path().join("kubeconfig");
+        let authority = self.state.path().join("tls.crt");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: t\ncontexts: [{{name: t, context: {{cluster: t, user: t, \
+             namespace: default}}}}]\nclusters: [{{name: t, cluster: {{server: '{}', certificate-authority: {}}}}}]\nusers: \
+             [{{name: t, user: {{token: {TOKEN}}}}}]\n",
+            self.config.cluster_url,
+            authority.display()
+        );
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    async fn attempt() -> Result<Self> {
+        let state = tempfile::tempdir()?;
+        let (client, peer, secure) = (free_port()?, free_port()?, free_port()?);
+        let etcd = spawn(
+            "etcd",
+            state.path(),
+            &[
+                format!("--data-dir={}", state.path().join("etcd").display()),
+                format!("--listen-client-urls=http://{client}"),
+                format!("--advertise-client-urls=http://{client}"),
+                format!("--listen-peer-urls=http://{peer}"),
+                format!("--initial-advertise-peer-urls=http://{peer}"),
+                format!("--initial-cluster=default=http://{peer}"),
+                "--unsafe-no-fsync".to_owned(),
+            ],
+        )?;
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(names)?.self_signed(&key)?;
+        let file = |name: &str, content: &str| -> Result<String> {
+            let path = state.path().join(name);
+            fs::write(&path, content)?;
+            Ok(path.display().to_string())
+        };
+        let certificate_file = file("tls.crt", &certificate.pem())?;
+        let key_file = file("tls.key", &key.serialize_pem())?;
+        let accounts = KeyPair::generate()?;
+        let accounts_public = file("accounts.pub", &accounts.public_key_pem())?;
+        let accounts = file("accounts.key", &accounts.serialize_pem())?;
+        let tokens = file("tokens.csv", &format!("{TOKEN},tester,tester,\"system:masters\"\n"))?;
+        let mut apiserver = spawn(
+            "kube-apiserver",
+            state.path(),
+            &[
+                format!("--etcd-servers=http://{client}"),
+                format!("--secure-port={}", secure.port()),
+                "--bind-address=127.0.0.1".to_owned(),
+                "--advertise-address=127.0.0.1".to_owned(),
+                format!("--tls-cert-file={certificate_file}"),
+                format!("--tls-private-key-file={key_file}"),
+                format!("--token-auth-file={tokens}"),
+                format!("--service-account-key-file={accounts_public}"),
+                format!("--service-account-signing-key-file={accounts}"),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+                "--authorization-mode=RBAC".to_owned(),
+                "--disable-admission-plugins=ServiceAccount".to_owned(),
+                "--endpoint-reconciler-type=none".to_owned(),
+            ],
+        )?;
+        let mut config = Config::new(format!("https://{secure}").parse()?);
+        config.root_cert = Some(vec![certificate.der().to_vec()]);
+        config.auth_info = AuthInfo {
+            token: Some(TOKEN.to_owned().into()),
+            ..AuthInfo::default()
+        };
+        let until = tokio::time::Instant::now() + PATIENCE;
+        let probe = Client::try_from(config.clone())?;
+        loop {
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            if probe.request_text(request).await.is_ok_and(|answer| answer == "ok") {
+                break;
+            }
+            if let Some(status) = apiserver.try_wait()? {
+                bail!(
+                    "kube-apiserver ended with {status}: {}",
+                    tail(&state.path().join("kube-apiserver.log"))
+                );
+            }
+            if tokio::time::Instant::now() > until {
+                bail!(
+                    "kube-apiserver is not ready: {}",
+                    tail(&state.path().join("kube-apiserver.log"))
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(Self {
+            config,
+            _apiserver: apiserver,
+            _etcd: etcd,
+            state,
+        })
+    }
+}
+
+fn spawn(program: &str, state: &Path, arguments: &[String]) -> Result<Child> {
+    let log = fs::File::create(state.join(format!("{program}.log")))?;
+    Command::new(assets().join(program))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{program} starts"))
+}
+
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
