@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::reach::Reach;
-use kms_operator::secrets::{Data, Names, Objects, ReadSecrets, Unreadable, config_map_data, secret_data};
-use kube::config::KubeConfigOptions;
-use kube::{Api, Client, Config};
+use kms_operator::secrets::{Names, Objects, ReadSecrets};
+use kube::Api;
 use wsman::client::Limits;
+
+use crate::cluster::{self, InNamespace};
 
 /// Where the resource is.
 #[derive(Debug, Clone, clap::Args)]
@@ -41,32 +40,14 @@ pub struct Member {
 /// # Errors
 /// When the resource or its Secrets cannot be read, or none of its hosts can be managed.
 pub async fn members(name: &str, place: &Where, patience: Duration) -> anyhow::Result<Vec<Member>> {
-    let options = KubeConfigOptions {
-        context: place.context.clone(),
-        ..KubeConfigOptions::default()
-    };
-    let config = match &place.context {
-        Some(_) => Config::from_kubeconfig(&options)
-            .await
-            .context("the kubeconfig cannot be used")?,
-        None => Config::infer()
-            .await
-            .context("there is no kubeconfig, nor is this a pod")?,
-    };
-    let namespace = place
-        .namespace
-        .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
+    let (client, default) = cluster::connect(place.context.as_deref()).await?;
+    let namespace = place.namespace.clone().unwrap_or(default);
     let resources: Api<OfficeKmsHost> = Api::namespaced(client.clone(), &namespace);
     let host = resources
         .get(name)
         .await
         .with_context(|| format!("the OfficeKmsHost {name} of the namespace {namespace} cannot be read"))?;
-    let secrets = Cluster {
-        secrets: Api::namespaced(client.clone(), &namespace),
-        config_maps: Api::namespaced(client, &namespace),
-    };
+    let secrets = InNamespace::new(&client, &namespace);
     of(&host, &secrets, place.licensed_host.as_deref(), patience).await
 }
 
@@ -113,40 +94,6 @@ async fn of(
         });
     }
     Ok(members)
-}
-
-/// Reads from a namespace by the user's rights.
-struct Cluster {
-    secrets: Api<Secret>,
-    config_maps: Api<ConfigMap>,
-}
-
-impl ReadSecrets for Cluster {
-    fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Data>, Unreadable>> {
-        Box::pin(async move {
-            let found = self.secrets.get_opt(name).await;
-            found
-                .map(|secret| secret.map(secret_data))
-                .map_err(|error| unreadable("Secret", name, &error))
-        })
-    }
-
-    fn config_map<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Data>, Unreadable>> {
-        Box::pin(async move {
-            let found = self.config_maps.get_opt(name).await;
-            found
-                .map(|config_map| config_map.map(config_map_data))
-                .map_err(|error| unreadable("ConfigMap", name, &error))
-        })
-    }
-}
-
-fn unreadable(kind: &'static str, name: &str, error: &kube::Error) -> Unreadable {
-    Unreadable {
-        kind,
-        name: name.to_owned(),
-        why: error.to_string(),
-    }
 }
 
 #[cfg(test)]
