@@ -141,6 +141,11 @@ pub struct ManagedLedger {
 
 /// A volume.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message(
+        "ledger.managed.storage.storageClassName can't be changed: the StatefulSet's volume keeps its class"
+    )
+)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageSpec {
     /// Size, fixed once created: StatefulSets do not change it.

@@ -1,0 +1,548 @@
+//! The API on a real API server: each rule of the CRD refuses what it is there to refuse, the defaults are those of the
+//! code, and the server takes the children that are built, under Pod Security `restricted`, and needs no write to take them
+//! again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kms_operator::api::OfficeKmsHost;
+use kms_operator::build::{self, Inputs};
+use kms_operator::settings::Settings;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
+use serde_json::{Value, json};
+use system_tests::kubernetes::ControlPlane;
+use system_tests::peer;
+use system_tests::replica::eventually;
+
+/// A control plane with our CRD, or the reason why there is none.
+async fn cluster(test: &str) -> Result<Option<(ControlPlane, Client)>> {
+    if let Some(why) = ControlPlane::missing() {
+        peer::skipped(test, &why);
+        return Ok(None);
+    }
+    let plane = ControlPlane::start().await?;
+    let client = plane.client()?;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    definitions
+        .create(&PostParams::default(), &OfficeKmsHost::crd())
+        .await?;
+    let hosts: Api<OfficeKmsHost> = Api::namespaced(client.clone(), "default");
+    eventually("the API server serves OfficeKmsHost", async || {
+        hosts.list(&Default::default()).await.is_ok()
+    })
+    .await?;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    eventually("the default namespace is there", async || {
+        namespaces.get("default").await.is_ok()
+    })
+    .await?;
+    Ok(Some((plane, client)))
+}
+
+/// The rules of a schema as `(path, message)`.
+fn rules(schema: &Value, path: &str, found: &mut BTreeSet<(String, String)>) {
+    for rule in schema
+        .get("x-kubernetes-validations")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let message = rule.get("message").and_then(Value::as_str).unwrap_or_default();
+        found.insert((path.to_owned(), message.to_owned()));
+    }
+    for (name, field) in schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        rules(field, &format!("{path}.{name}"), found);
+    }
+    if let Some(items) = schema.get("items") {
+        rules(items, &format!("{path}[]"), found);
+    }
+}
+
+/// A case: the path of the rule, a piece of its message, and a spec that only this rule refuses.
+type Case = (&'static str, &'static str, Value);
+
+/// `base` with these fields set.
+fn with(mut base: Value, fields: &Value) -> Value {
+    if let (Some(base), Some(fields)) = (base.as_object_mut(), fields.as_object()) {
+        base.extend(fields.clone());
+    }
+    base
+}
+
+fn relay(sections: &Value) -> Value {
+    let spec = json!({"replicas": 1, "licensedHosts": [{"name": "a", "address": "a.example"}]});
+    with(spec, sections)
+}
+
+fn managed(management: &Value) -> Value {
+    let management = with(json!({"credentialsSecret": {"name": "s"}}), management);
+    relay(&json!({"licensedHosts": [{"name": "a", "address": "a.example", "management": management}]}))
+}
+
+fn zone(publisher: &Value) -> Value {
+    relay(&json!({"dns": {"zones": [with(json!({"name": "corp.example"}), publisher)]}}))
+}
+
+fn windows_dns(fields: &Value) -> Value {
+    let publisher = json!({"server": "dc.example", "credentialsSecret": {"name": "s"}});
+    zone(&json!({"windowsDns": with(publisher, fields)}))
+}
+
+fn redis(fields: &Value) -> Value {
+    relay(&json!({"ledger": {"redis": with(json!({"addresses": ["redis:6379"]}), fields)}}))
+}
+
+fn cases() -> Vec<Case> {
+    let pin = "0".repeat(64);
+    let both = json!({"configMap": "a", "secret": "b"});
+    vec![
+        (".spec", "exactly one of licensedHosts", json!({"replicas": 1})),
+        (
+            ".spec",
+            "exactly one of licensedHosts",
+            relay(&json!({"rehearsal": {}})),
+        ),
+        (
+            ".spec",
+            "ledger.memory is one replica's own",
+            relay(&json!({"replicas": 2, "ledger": {"memory": {}}})),
+        ),
+        (
+            ".spec",
+            "ledger.memory is one replica's own",
+            relay(&json!({"autoscaling": {"maxReplicas": 2}, "ledger": {"memory": {}}})),
+        ),
+        (
+            ".spec",
+            "hostKeySecret is for licensed hosts",
+            json!({"rehearsal": {}, "products": [{"name": "Office2019", "hostKeySecret": {"name": "s", "key": "k"}}]}),
+        ),
+        (
+            ".spec",
+            "management.mode Manage needs products",
+            managed(&json!({"mode": "Manage"})),
+        ),
+        (
+            ".spec.autoscaling",
+            "must not be greater",
+            relay(&json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}})),
+        ),
+        (".spec.dns.zones[]", "exactly one publisher", zone(&json!({}))),
+        (
+            ".spec.dns.zones[]",
+            "exactly one publisher",
+            zone(&json!({"manual": {}, "dnsEndpoint": {}})),
+        ),
+        (
+            ".spec.dns.zones[].windowsDns",
+            "windowsDns over Http needs",
+            windows_dns(&json!({"transport": "Http", "authentication": "Basic"})),
+        ),
+        (
+            ".spec.dns.zones[].windowsDns",
+            "set one of caBundle and certificateSha256",
+            windows_dns(&json!({"certificateSha256": pin, "caBundle": {"configMap": "a"}})),
+        ),
+        (
+            ".spec.dns.zones[].windowsDns.caBundle",
+            "exactly one of configMap and secret",
+            windows_dns(&json!({"caBundle": both})),
+        ),
+        (
+            ".spec.ledger",
+            "exactly one of ledger.redis",
+            relay(&json!({"ledger": {}})),
+        ),
+        (
+            ".spec.ledger",
+            "exactly one of ledger.redis",
+            relay(&json!({"ledger": {"memory": {}, "managed": {}}})),
+        ),
+        (
+            ".spec.ledger.redis",
+            "sentinel and mode",
+            redis(&json!({"mode": "Sentinel"})),
+        ),
+        (
+            ".spec.ledger.redis",
+            "sentinel and mode",
+            redis(&json!({"sentinel": {"masterName": "m"}})),
+        ),
+        (
+            ".spec.ledger.redis",
+            "exactly one address",
+            redis(&json!({"addresses": ["a:1", "b:2"]})),
+        ),
+        (
+            ".spec.ledger.redis.tls.caBundle",
+            "exactly one of configMap and secret",
+            redis(&json!({"tls": {"caBundle": {}}})),
+        ),
+        (
+            ".spec.licensedHosts[].management",
+            "management over Http needs",
+            managed(&json!({"transport": "Http", "authentication": "Basic"})),
+        ),
+        (
+            ".spec.licensedHosts[].management",
+            "are for transport Https",
+            managed(&json!({"transport": "Http", "certificateSha256": pin})),
+        ),
+        (
+            ".spec.licensedHosts[].management",
+            "set one of caBundle and certificateSha256",
+            managed(&json!({"certificateSha256": pin, "caBundle": {"configMap": "a"}})),
+        ),
+        (
+            ".spec.licensedHosts[].management.caBundle",
+            "exactly one of configMap and secret",
+            managed(&json!({"caBundle": both})),
+        ),
+        (
+            ".spec.products[]",
+            "confirmationIdSecret is for activation",
+            relay(&json!({"products": [
+                {"name": "Office2019", "hostKeySecret": {"name": "s", "key": "k"}, "confirmationIdSecret": {"name": "c"}},
+            ]})),
+        ),
+        (
+            ".spec.products[]",
+            "confirmationIdSecret confirms a host key",
+            relay(&json!({"products": [
+                {"name": "Office2019", "activation": "Phone", "confirmationIdSecret": {"name": "c"}},
+            ]})),
+        ),
+        (
+            ".spec.service",
+            "may be reachable from the internet",
+            relay(&json!({"service": {"type": "LoadBalancer"}})),
+        ),
+        (
+            ".spec.service",
+            "may be reachable from the internet",
+            relay(&json!({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "::/0"]}})),
+        ),
+        (
+            ".spec.service",
+            "nodePort needs type",
+            relay(&json!({"service": {"nodePort": 31688}})),
+        ),
+        (
+            ".spec.service",
+            "need type LoadBalancer",
+            relay(&json!({"service": {"class": "a"}})),
+        ),
+    ]
+}
+
+fn resource(name: &str, spec: &Value) -> Result<DynamicObject> {
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "officekms.io/v1alpha1", "kind": "OfficeKmsHost", "metadata": {"name": name}, "spec": spec,
+    }))?)
+}
+
+fn as_yaml_writes_it(client: &Client) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), "default", &OfficeKmsHost::api_resource())
+}
+
+/// What the API server says when it refuses.
+fn refusal<T>(answer: kube::Result<T>) -> Result<String> {
+    match answer {
+        Ok(_) => bail!("it was taken"),
+        Err(kube::Error::Api(status)) if status.code == 422 => Ok(status.message),
+        Err(error) => Err(error).context("it was not judged at all"),
+    }
+}
+
+#[tokio::test]
+async fn every_rule_of_the_definition_refuses_what_it_is_there_for() -> Result<()> {
+    let Some((_plane, client)) = cluster("every_rule_of_the_definition_refuses_what_it_is_there_for").await? else {
+        return Ok(());
+    };
+    let hosts = as_yaml_writes_it(&client);
+    let definition = serde_json::to_value(OfficeKmsHost::crd())?;
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let mut all = BTreeSet::new();
+    rules(schema, "", &mut all);
+    // The operator alone writes the status; the same types are judged under spec.
+    all.retain(|(path, _)| !path.starts_with(".status"));
+    assert!(all.len() >= 26, "the schema is walked: {all:?}");
+    let mut broken = BTreeSet::new();
+    let mut refused = |path: &str, piece: &str, message: &str| -> Result<()> {
+        let rule = all.iter().find(|(at, text)| at == path && text.contains(piece));
+        let rule = rule.with_context(|| format!("there is a rule `{piece}` at {path}"))?;
+        assert!(message.contains(&rule.1), "{rule:?}: {message}");
+        let others = all
+            .iter()
+            .filter(|(_, text)| !text.is_empty() && *text != rule.1 && message.contains(text.as_str()));
+        assert_eq!(
+            others.collect::<Vec<_>>(),
+            Vec::<&(String, String)>::new(),
+            "only {rule:?} is broken"
+        );
+        broken.insert(rule.clone());
+        Ok(())
+    };
+    for (path, piece, spec) in cases() {
+        let answer = hosts.create(&PostParams::default(), &resource("kms", &spec)?).await;
+        let message = refusal(answer).with_context(|| format!("{path} {piece}: {spec}"))?;
+        refused(path, piece, &message)?;
+    }
+    let good = relay(&json!({}));
+    for (name, piece) in [
+        ("k".repeat(53), "at most 52 characters"),
+        ("9kms".to_owned(), "becomes a Service name"),
+    ] {
+        refused(
+            "",
+            piece,
+            &refusal(hosts.create(&PostParams::default(), &resource(&name, &good)?).await)?,
+        )?;
+    }
+    // Rules about changes.
+    let stored = |storage: Value| relay(&json!({"ledger": {"managed": {"storage": storage}}}));
+    hosts
+        .create(
+            &PostParams::default(),
+            &resource("kept", &stored(json!({"size": "1Gi", "storageClassName": "a"})))?,
+        )
+        .await?;
+    for (path, storage) in [
+        (
+            ".spec.ledger.managed.storage.size",
+            json!({"size": "2Gi", "storageClassName": "a"}),
+        ),
+        (
+            ".spec.ledger.managed.storage",
+            json!({"size": "1Gi", "storageClassName": "b"}),
+        ),
+        (".spec.ledger.managed.storage", json!({"size": "1Gi"})),
+    ] {
+        let mut changed = hosts.get("kept").await?;
+        changed.data["spec"]["ledger"]["managed"]["storage"] = storage;
+        refused(
+            path,
+            "can't be changed",
+            &refusal(hosts.replace("kept", &PostParams::default(), &changed).await)?,
+        )?;
+    }
+    let never: Vec<_> = all.difference(&broken).collect();
+    assert!(never.is_empty(), "rules without a case: {never:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
+    let Some((_plane, client)) = cluster("bounds_hold_and_defaults_are_those_of_the_code").await? else {
+        return Ok(());
+    };
+    let hosts = as_yaml_writes_it(&client);
+    let twice = json!([{"name": "a", "address": "a.example"}, {"name": "a", "address": "b.example"}]);
+    for wrong in [
+        relay(&json!({"replicas": -1})),
+        relay(&json!({"replicas": 101})),
+        relay(&json!({"licensedHosts": []})),
+        relay(&json!({"licensedHosts": twice})),
+        relay(&json!({"licensedHosts": [{"name": "A", "address": "a.example"}]})),
+        relay(&json!({"licensedHosts": [{"name": "a", "address": "a.example", "port": 0}]})),
+        relay(&json!({"products": [{"name": "Office97"}]})),
+        relay(&json!({"clients": {"allowedCidrs": ["everyone"]}})),
+        relay(&json!({"clients": {"limits": {"connections": 0}}})),
+        relay(&json!({"ledger": {"redis": {"addresses": ["redis"]}}})),
+        relay(&json!({"routing": {"activeHosts": 0}})),
+        json!({"rehearsal": {"activationIntervalMinutes": 14}}),
+    ] {
+        let answer = hosts.create(&PostParams::default(), &resource("kms", &wrong)?).await;
+        refusal(answer).with_context(|| wrong.to_string())?;
+    }
+    let spec = json!({
+        "licensedHosts": [{"name": "a", "address": "a.example", "management": {"credentialsSecret": {"name": "s"}}}],
+        "products": [{"name": "Office2019"}], "clients": {"limits": {}}, "service": {}, "ledger": {"managed": {}},
+        "dns": {"zones": [{"name": "corp.example", "manual": {}}]}, "routing": {}, "pod": {},
+        "monitoring": {"serviceMonitor": {}}, "autoscaling": {"maxReplicas": 3},
+    });
+    let stored = hosts.create(&PostParams::default(), &resource("kms", &spec)?).await?;
+    let ours: OfficeKmsHost = serde_json::from_value(serde_json::to_value(resource("kms", &spec)?)?)?;
+    let theirs: OfficeKmsHost = serde_json::from_value(serde_json::to_value(&stored)?)?;
+    assert_eq!(
+        theirs.spec, ours.spec,
+        "the API server fills in what the code takes as the default"
+    );
+    Ok(())
+}
+
+/// Kinds that the cluster has only with its add-ons.
+async fn stub(client: &Client, group: &str, version: &str, kind: &str, plural: &str) -> Result<()> {
+    let definition: CustomResourceDefinition = serde_json::from_value(json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": version, "served": true, "storage": true, "schema": {
+                "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    }))?;
+    Api::<CustomResourceDefinition>::all(client.clone())
+        .create(&PostParams::default(), &definition)
+        .await?;
+    Ok(())
+}
+
+fn of_child(client: &Client, child: &DynamicObject) -> Result<Api<DynamicObject>> {
+    let types = child.types.clone().context("a child has a type")?;
+    let gvk = kube::core::GroupVersionKind::try_from(&types)?;
+    Ok(Api::namespaced_with(
+        client.clone(),
+        "default",
+        &ApiResource::from_gvk(&gvk),
+    ))
+}
+
+#[tokio::test]
+async fn the_api_server_takes_every_child_and_taking_it_again_is_no_write() -> Result<()> {
+    let Some((_plane, client)) = cluster("the_api_server_takes_every_child_and_taking_it_again_is_no_write").await?
+    else {
+        return Ok(());
+    };
+    stub(
+        &client,
+        "monitoring.coreos.com",
+        "v1",
+        "ServiceMonitor",
+        "servicemonitors",
+    )
+    .await?;
+    let specs = BTreeMap::from([
+        ("plain", relay(&json!({"replicas": 2}))),
+        (
+            "everything",
+            relay(&json!({
+                "autoscaling": {"maxReplicas": 4}, "deletionPolicy": "Retain",
+                "monitoring": {"serviceMonitor": {"labels": {"release": "prometheus"}}},
+                "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"], "class": "example.com/internal"},
+                "clients": {"allowedCidrs": ["10.0.0.0/8"], "proxyProtocol": {"trustedCidrs": ["10.1.0.0/24"]}},
+                "ledger": {"managed": {"storage": {"size": "2Gi", "storageClassName": "fast"}}},
+                "pod": {
+                    "imagePullSecrets": [{"name": "registry"}], "nodeSelector": {"a": "b"}, "labels": {"team": "x"},
+                    "tolerations": [{"key": "a", "operator": "Exists"}], "annotations": {"a": "b"},
+                },
+            })),
+        ),
+        (
+            "drill",
+            json!({"replicas": 1, "rehearsal": {"managementSecret": {"name": "m"}}, "ledger": {"memory": {}}}),
+        ),
+        (
+            "sentinel",
+            relay(&json!({"ledger": {"redis": {
+                "mode": "Sentinel", "addresses": ["s:26379"], "sentinel": {"masterName": "m"},
+                "passwordSecret": {"name": "r", "key": "p"}, "tls": {"caBundle": {"configMap": "ca"}},
+            }}})),
+        ),
+    ]);
+    let strict = PatchParams {
+        field_validation: Some(kube::api::ValidationDirective::Strict),
+        ..PatchParams::apply("test").force()
+    };
+    let hosts = as_yaml_writes_it(&client);
+    for (name, spec) in specs {
+        let stored = hosts.create(&PostParams::default(), &resource(name, &spec)?).await?;
+        let host: OfficeKmsHost = serde_json::from_value(serde_json::to_value(&stored)?)?;
+        kms_operator::validate::check(&host).map_err(|problems| anyhow::anyhow!("{name}: {problems}"))?;
+        for child in build::children(&host, &Settings::default(), &Inputs::unread())? {
+            let (api, what) = (
+                of_child(&client, &child)?,
+                format!("{name}: {:?} {}", child.types, child.name_any()),
+            );
+            let patch = Patch::Apply(&child);
+            let mut first = None;
+            eventually("the kind is served", async || {
+                first = match api.patch(&child.name_any(), &strict, &patch).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => None,
+                    answer => Some(answer),
+                };
+                first.is_some()
+            })
+            .await?;
+            let first = first.context("an answer")?.with_context(|| what.clone())?;
+            let again = api.patch(&child.name_any(), &strict, &patch).await?;
+            assert_eq!(
+                again.resource_version(),
+                first.resource_version(),
+                "{what} is applied without a write"
+            );
+            assert_eq!(
+                again.owner_references().first().map(|owner| &owner.uid),
+                host.uid().as_ref(),
+                "{what}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn pods_are_admitted_where_pod_security_restricted_is_enforced() -> Result<()> {
+    let Some((_plane, client)) = cluster("pods_are_admitted_where_pod_security_restricted_is_enforced").await? else {
+        return Ok(());
+    };
+    let namespace: Namespace = serde_json::from_value(json!({
+        "metadata": {"name": "restricted", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    }))?;
+    Api::<Namespace>::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "restricted");
+    let mut host: OfficeKmsHost =
+        serde_json::from_value(serde_json::to_value(resource("kms", &relay(&json!({"replicas": 2})))?)?)?;
+    host.metadata.namespace = Some("restricted".to_owned());
+    let mut admitted = 0;
+    for child in build::children(&host, &Settings::default(), &Inputs::unread())? {
+        let Some(template) = child.data.pointer("/spec/template") else {
+            continue;
+        };
+        let mut pod: Pod = serde_json::from_value(template.clone())?;
+        pod.metadata.name = Some(format!("pod-{}", child.name_any()));
+        // The StatefulSet's controller adds the volume of the claim.
+        for volume in child
+            .data
+            .pointer("/spec/volumeClaimTemplates")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let name = volume.pointer("/metadata/name").cloned();
+            let claim = serde_json::from_value(json!({"name": name, "persistentVolumeClaim": {"claimName": "data"}}))?;
+            pod.spec
+                .as_mut()
+                .context("a pod has a spec")?
+                .volumes
+                .get_or_insert_default()
+                .push(claim);
+        }
+        let mut privileged = pod.clone();
+        pods.create(&PostParams::default(), &pod)
+            .await
+            .with_context(|| child.name_any())?;
+        admitted += 1;
+        // The namespace does refuse what is not restricted.
+        privileged.metadata.name = Some(format!("privileged-{}", child.name_any()));
+        for container in privileged.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+            container.security_context = None;
+        }
+        match pods.create(&PostParams::default(), &privileged).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            other => bail!("it must be refused: {other:?}"),
+        }
+    }
+    assert_eq!(admitted, 2, "a replica and the managed ledger");
+    Ok(())
+}
