@@ -12,6 +12,7 @@ mod pods;
 use std::io::{self, Write};
 
 use anyhow::Result;
+use kube::Client;
 use serde::Serialize;
 
 use crate::cluster;
@@ -139,8 +140,18 @@ impl View for Report {
 pub async fn run(args: &Args) -> Result<Report> {
     let (client, default) = cluster::connect(args.context.as_deref()).await?;
     let namespace = (!args.all_namespaces).then(|| args.namespace.clone().unwrap_or(default));
-    let facts = gather::gather(&client, namespace.as_deref(), args.name.as_deref()).await?;
-    Ok(Report::new(diagnose::diagnose(&facts), args.verbose))
+    let mut report = examine(&client, namespace.as_deref(), args.name.as_deref()).await?;
+    report.verbose = args.verbose;
+    Ok(report)
+}
+
+/// Examines the resources of `namespace` (none: of all), or the one of this name.
+///
+/// # Errors
+/// When the cluster cannot be asked at all.
+pub async fn examine(client: &Client, namespace: Option<&str>, name: Option<&str>) -> Result<Report> {
+    let facts = gather::gather(client, namespace, name).await?;
+    Ok(Report::new(diagnose::diagnose(&facts), false))
 }
 
 #[cfg(test)]
