@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::reach::Reach;
 use kms_operator::secrets::{Names, Objects, ReadSecrets};
-use kube::Api;
+use kube::{Api, Client};
 use wsman::client::Limits;
 
 use crate::cluster::{self, InNamespace};
@@ -42,13 +42,27 @@ pub struct Member {
 pub async fn members(name: &str, place: &Where, patience: Duration) -> anyhow::Result<Vec<Member>> {
     let (client, default) = cluster::connect(place.context.as_deref()).await?;
     let namespace = place.namespace.clone().unwrap_or(default);
-    let resources: Api<OfficeKmsHost> = Api::namespaced(client.clone(), &namespace);
+    members_in(&client, &namespace, name, place.licensed_host.as_deref(), patience).await
+}
+
+/// The same, of a cluster that is at hand; `only` names one licensed host.
+///
+/// # Errors
+/// As [`members`].
+pub async fn members_in(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    only: Option<&str>,
+    patience: Duration,
+) -> anyhow::Result<Vec<Member>> {
+    let resources: Api<OfficeKmsHost> = Api::namespaced(client.clone(), namespace);
     let host = resources
         .get(name)
         .await
         .with_context(|| format!("the OfficeKmsHost {name} of the namespace {namespace} cannot be read"))?;
-    let secrets = InNamespace::new(&client, &namespace);
-    of(&host, &secrets, place.licensed_host.as_deref(), patience).await
+    let secrets = InNamespace::new(client, namespace);
+    of(&host, &secrets, only, patience).await
 }
 
 /// The licensed hosts of a resource, however it was read.

@@ -10,6 +10,7 @@ pub mod name_server;
 pub mod pcap;
 pub mod peer;
 pub mod redis;
+pub mod rehearsal;
 pub mod replica;
 pub mod samba;
 pub mod stand_in;

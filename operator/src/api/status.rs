@@ -261,4 +261,12 @@ pub struct PublishedBy {
     /// A Windows DNS server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows_dns: Option<WindowsDnsPublisher>,
+
+    /// Since when its records are to go and could not be taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_since: Option<Time>,
+
+    /// Whether records were published through it, as far as is known, when it was left.
+    #[serde(default)]
+    pub published: bool,
 }

@@ -100,6 +100,8 @@ pub fn place(zone: &ZoneSpec, owner: &str) -> Option<PublishedBy> {
         owner: owner.to_owned(),
         rfc2136: zone.rfc2136.clone(),
         windows_dns: zone.windows_dns.clone(),
+        left_since: None,
+        published: false,
     })
 }
 

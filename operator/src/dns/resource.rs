@@ -38,6 +38,10 @@ use crate::secrets::{Objects, ReadSecrets};
 pub const FINALIZER: &str = "officekms.io/dns";
 /// How long a deleted resource waits for its records to be taken away.
 pub const CLEAN_UP_LIMIT: SignedDuration = SignedDuration::from_mins(10);
+/// How long records are tried to be taken away from a place that was left.
+const LEFT_LIMIT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The same where none were ever published, as far as is known: a server's name that was mistyped.
+const LEFT_EMPTY_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 /// After a look that did not go well.
 const SOON: Duration = Duration::from_secs(30);
 /// After a look that only noted where records will stand.
@@ -157,8 +161,16 @@ pub async fn visit(
                 &format!("{zone}: our records were taken away"),
             )),
             Err(why) => {
+                let place = left(zone, place, stored, now);
+                let limit = if place.published { LEFT_LIMIT } else { LEFT_EMPTY_LIMIT };
+                let since = place.left_since.as_ref().map_or(now, |at| at.0);
+                if now.duration_since(since) >= limit {
+                    let told = format!("records may stay behind, look for them by hand: {why}");
+                    notices.push(Notice::warning(ACTION, "RecordsLeftBehind", &told));
+                    continue;
+                }
                 let entry = stuck.entry((*zone).to_owned()).or_default();
-                entry.0.push((*place).clone());
+                entry.0.push(place);
                 entry.1 = why;
             }
         }
@@ -463,12 +475,20 @@ async fn withdraw(
         .collect()
 }
 
-fn leftover(
-    zone: &str,
-    place: &PublishedBy,
-    objects: &Objects,
-    held: &HeldBack<'_>,
-) -> Result<Option<Task>, String> {
+/// A place that is left, with since when and what stands there as far as is known.
+fn left(zone: &str, place: &PublishedBy, stored: &[ZoneStatus], now: Timestamp) -> PublishedBy {
+    if place.left_since.is_some() {
+        return place.clone();
+    }
+    let row = stored.iter().find(|row| row.zone == zone);
+    PublishedBy {
+        left_since: Some(Time(now)),
+        published: row.is_some_and(|row| row.refreshed_at.is_some()),
+        ..place.clone()
+    }
+}
+
+fn leftover(zone: &str, place: &PublishedBy, objects: &Objects, held: &HeldBack<'_>) -> Result<Option<Task>, String> {
     let Some(input) = input::leftover(zone, place, objects, held) else {
         return Ok(None);
     };

@@ -141,6 +141,13 @@ async fn a_zone_that_left_the_spec_stays_in_status_until_its_records_are_gone() 
     let message = outcome.rows[0].message.as_ref().unwrap();
     assert!(message.contains("could not be taken away"), "{message}");
     assert_eq!(outcome.published.unwrap().reason, "RecordsLeftElsewhere");
+    // Nothing was ever published there, so it is not looked for any longer than that.
+    host.status.get_or_insert_default().dns = outcome.rows;
+    let later = now().saturating_add(LEFT_EMPTY_LIMIT).unwrap();
+    let none = Session::default();
+    let given_up = visit(&host, Some(&service()), &tsig(), &none, &limits(), later).await;
+    assert_eq!(given_up.notices[0].reason, "RecordsLeftBehind");
+    assert!(given_up.rows.is_empty() && !given_up.finalizer, "{given_up:?}");
 }
 
 #[tokio::test]
