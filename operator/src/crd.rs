@@ -1,5 +1,8 @@
 //! The CRD as YAML, generated from [`crate::api`] and never edited by hand.
 
+#[cfg(test)]
+mod reference;
+
 use kube::CustomResourceExt;
 
 use crate::api::OfficeKmsHost;
