@@ -30,6 +30,8 @@ pub fn in_watched_namespaces() -> Vec<PolicyRule> {
         rule("monitoring.coreos.com", &["servicemonitors"], CHILD),
         rule("externaldns.k8s.io", &["dnsendpoints"], CHILD),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
+        // Where the replicas' admin ports are, for their status.
+        rule("discovery.k8s.io", &["endpointslices"], &["list"]),
     ]
 }
 

@@ -32,7 +32,7 @@ impl Verdict {
     }
 
     /// Whether `who`'s count reaches the required one.
-    pub(super) fn of_count(who: &str, count: u32, required: u32) -> Self {
+    pub(crate) fn of_count(who: &str, count: u32, required: u32) -> Self {
         if count >= required {
             let message = format!("{who} counts {count} clients, {required} are required");
             return Self::new(Some(true), "CountReached", message);

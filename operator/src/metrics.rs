@@ -1,0 +1,223 @@
+//! Metrics of the operator, prefix `okms_operator_`. Every label has a bounded set of values; no names of machines.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabel {
+    kind: &'static str,
+    verb: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabel {
+    verb: &'static str,
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabel {
+    condition: &'static str,
+    status: &'static str,
+}
+
+/// What is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<ResultLabel, Counter>,
+    reconcile_seconds: Histogram,
+    errors: Family<ReasonLabel, Counter>,
+    writes: Family<WriteLabel, Counter>,
+    requests: Family<RequestLabel, Counter>,
+    watch_errors: Family<WriteLabel, Counter>,
+    depth: Gauge,
+    busy: Gauge,
+    leader: Gauge,
+    resources: Gauge,
+    children: Gauge,
+    conditions: Family<ConditionLabel, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("okms_operator"),
+            reconciles: Family::default(),
+            // 1 ms to 16 s.
+            reconcile_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            errors: Family::default(),
+            writes: Family::default(),
+            requests: Family::default(),
+            watch_errors: Family::default(),
+            depth: Gauge::default(),
+            busy: Gauge::default(),
+            leader: Gauge::default(),
+            resources: Gauge::default(),
+            children: Gauge::default(),
+            conditions: Family::default(),
+        };
+        metrics.registered()
+    }
+}
+
+impl Metrics {
+    fn registered(mut self) -> Self {
+        let registry = &mut self.registry;
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of the operator", version);
+        registry.register(
+            "reconciles",
+            "Looks at a resource by their result",
+            self.reconciles.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Duration of a look at a resource",
+            Unit::Seconds,
+            self.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "errors",
+            "What kept resources from being ready, by reason",
+            self.errors.clone(),
+        );
+        registry.register(
+            "writes",
+            "Objects written on the API server, by kind and verb",
+            self.writes.clone(),
+        );
+        registry.register(
+            "api_requests",
+            "Requests to the API server by verb and code",
+            self.requests.clone(),
+        );
+        registry.register("watch_errors", "Watches that broke, by kind", self.watch_errors.clone());
+        registry.register(
+            "queue_depth",
+            "Resources that are due and wait for a worker",
+            self.depth.clone(),
+        );
+        registry.register("workers_busy", "Workers that look at a resource", self.busy.clone());
+        registry.register(
+            "leader",
+            "Whether this process leads (1) or stands by (0)",
+            self.leader.clone(),
+        );
+        registry.register("resources", "OfficeKmsHost resources known", self.resources.clone());
+        registry.register("children", "Children known", self.children.clone());
+        registry.register(
+            "conditions",
+            "Resources by the status of their conditions",
+            self.conditions.clone(),
+        );
+        self
+    }
+
+    /// Counts a look at a resource.
+    pub fn reconciled(&self, result: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&ResultLabel { result }).inc();
+        self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts what keeps a resource from being ready.
+    pub fn failed(&self, reason: &'static str) {
+        self.errors.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts an object that was written.
+    pub fn wrote(&self, kind: &'static str, verb: &'static str) {
+        self.writes.get_or_create(&WriteLabel { kind, verb }).inc();
+    }
+
+    /// Counts a request.
+    pub fn requested(&self, verb: &'static str, code: &str) {
+        let code = code.to_owned();
+        self.requests.get_or_create(&RequestLabel { verb, code }).inc();
+    }
+
+    /// Counts a watch that broke.
+    pub fn watch_broke(&self, kind: &'static str) {
+        self.watch_errors
+            .get_or_create(&WriteLabel { kind, verb: "watch" })
+            .inc();
+    }
+
+    /// Counts workers in and out.
+    pub fn worker(&self, busy: bool) {
+        let _before = if busy { self.busy.inc() } else { self.busy.dec() };
+    }
+
+    /// Says whether this process leads.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Says how many resources have a condition in a status.
+    pub fn condition(&self, condition: &'static str, status: &'static str, resources: usize) {
+        let gauge = self.conditions.get_or_create(&ConditionLabel { condition, status });
+        gauge.set(i64::try_from(resources).unwrap_or(i64::MAX));
+    }
+
+    /// The text that Prometheus reads, with what is known only now.
+    #[must_use]
+    pub fn encode(&self, depth: usize, resources: usize, children: usize) -> String {
+        for (gauge, value) in [
+            (&self.depth, depth),
+            (&self.resources, resources),
+            (&self.children, children),
+        ] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(_) => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_can_be_read() {
+        let metrics = Metrics::default();
+        metrics.reconciled("ready", Duration::from_millis(3));
+        metrics.failed("Forbidden");
+        metrics.wrote("Deployment", "apply");
+        metrics.leads(true);
+        let text = metrics.encode(2, 3, 4);
+        for line in [
+            "okms_operator_reconciles_total{result=\"ready\"} 1",
+            "okms_operator_errors_total{reason=\"Forbidden\"} 1",
+            "okms_operator_writes_total{kind=\"Deployment\",verb=\"apply\"} 1",
+            "okms_operator_leader 1",
+            "okms_operator_queue_depth 2",
+            "okms_operator_resources 3",
+            "okms_operator_children 4",
+            "okms_operator_reconcile_duration_seconds_count 1",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::control::replicas::Replicas;
+
+fn host() -> OfficeKmsHost {
+    serde_json::from_value(json!({
+        "apiVersion": "officekms.io/v1alpha1", "kind": "OfficeKmsHost",
+        "metadata": {"name": "kms", "namespace": "a", "uid": "u", "generation": 3},
+        "spec": {"licensedHosts": [{"name": "kms01", "address": "kms01.example.com"}], "replicas": 2}
+    }))
+    .expect("a resource")
+}
+
+fn sight(ready: i32) -> Sight {
+    Sight {
+        applied: true,
+        deployment: Some(Running {
+            generation: 1,
+            workload: Workload {
+                wanted: 2,
+                observed_generation: 1,
+                replicas: 2,
+                updated: 2,
+                ready,
+                stuck: None,
+            },
+        }),
+        ..Sight::default()
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time")
+}
+
+fn find<'a>(status: &'a OfficeKmsHostStatus, type_: &str) -> &'a Condition {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
+        .expect("the condition")
+}
+
+fn words(status: &OfficeKmsHostStatus) -> [String; 3] {
+    ["Ready", "Reconciling", "Stalled"].map(|type_| find(status, type_).status.clone())
+}
+
+#[test]
+fn kstatus_reads_progress_readiness_and_what_only_people_can_end() {
+    let ready = status(&host(), &sight(2), at(1));
+    assert_eq!(words(&ready), ["True", "False", "False"]);
+    assert_eq!(ready.observed_generation, Some(3));
+    assert_eq!(
+        ready
+            .selector
+            .as_deref()
+            .map(|selector| selector.contains("app.kubernetes.io/instance=kms")),
+        Some(true)
+    );
+    assert_eq!(ready.summary.expect("a summary").replicas.as_deref(), Some("2/2"));
+
+    assert_eq!(words(&status(&host(), &sight(1), at(1))), ["False", "True", "False"]);
+
+    let mut stalled = sight(2);
+    stalled.troubles.push(Trouble {
+        reason: reason::FORBIDDEN,
+        message: "may not".into(),
+        needs_people: true,
+    });
+    let stalled = status(&host(), &stalled, at(1));
+    assert_eq!(words(&stalled), ["False", "False", "True"]);
+    assert_eq!(find(&stalled, "Stalled").message, "may not");
+
+    let mut stuck = sight(1);
+    stuck.deployment.as_mut().expect("a deployment").workload.stuck = Some("quota".into());
+    assert_eq!(words(&status(&host(), &stuck, at(1))), ["False", "False", "True"]);
+
+    let mut behind = sight(2);
+    behind.deployment.as_mut().expect("a deployment").generation = 2;
+    assert_eq!(
+        words(&status(&host(), &behind, at(1))),
+        ["False", "True", "False"],
+        "old pods are not the new spec"
+    );
+}
+
+#[test]
+fn the_same_sight_is_written_once_and_times_move_only_with_a_transition() {
+    let mut host = host();
+    let first = status(&host, &sight(1), at(10));
+    assert!(!is_written(None, &first));
+    host.status = Some(first.clone());
+    let same = status(&host, &sight(1), at(20));
+    assert!(is_written(host.status.as_ref(), &same));
+    let ready = status(&host, &sight(2), at(30));
+    assert!(!is_written(host.status.as_ref(), &ready));
+    assert_eq!(find(&ready, "Ready").last_transition_time.0, at(30));
+    assert_eq!(find(&ready, "Paused").last_transition_time.0, at(10));
+}
+
+#[test]
+fn a_condition_that_somebody_added_is_left_and_one_of_ours_that_somebody_changed_is_not() {
+    let wanted = status(&host(), &sight(2), at(1));
+    let mut stored = wanted.clone();
+    let mut added = find(&stored, "Ready").clone();
+    added.type_ = "Audited".to_owned();
+    stored.conditions.push(added);
+    assert!(is_written(Some(&stored), &wanted));
+    stored.conditions[0].message = "lies".to_owned();
+    assert!(!is_written(Some(&stored), &wanted));
+}
+
+#[test]
+fn events_tell_of_transitions_and_of_nothing_else() {
+    let (waiting, ready) = (status(&host(), &sight(1), at(1)), status(&host(), &sight(2), at(1)));
+    assert!(notices(None, &waiting).is_empty());
+    let told: Vec<_> = notices(Some(&waiting), &ready)
+        .into_iter()
+        .map(|notice| notice.reason)
+        .collect();
+    assert_eq!(told, [reason::AS_SPECIFIED]);
+    assert!(notices(Some(&ready), &ready).is_empty());
+    let gone = notices(Some(&ready), &waiting);
+    assert!(gone.len() == 1 && gone[0].warning);
+}
+
+#[test]
+fn the_ledger_is_known_only_from_replicas_that_answered() {
+    let mut seen = sight(2);
+    assert_eq!(find(&status(&host(), &seen, at(1)), "LedgerReady").status, "Unknown");
+    let replicas = |without_ledger| {
+        Some(Arc::new(Replicas {
+            answered: 2,
+            without_ledger,
+            clients: Some(7),
+            ..Replicas::default()
+        }))
+    };
+    seen.outside.replicas = replicas(None);
+    let well = status(&host(), &seen, at(1));
+    assert_eq!(find(&well, "LedgerReady").status, "True");
+    assert_eq!(well.counts.expect("counts").clients, Some(7));
+    seen.outside.replicas = replicas(Some((1, "refused".into())));
+    let ill = status(&host(), &seen, at(1));
+    assert_eq!(find(&ill, "LedgerReady").status, "False");
+    assert!(find(&ill, "LedgerReady").message.contains("1 of 2 replicas"));
+    assert_eq!(find(&ill, "Ready").status, "True", "relays answer without it");
+}
+
+#[test]
+fn every_reason_is_told_in_the_reference() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/conditions.md"))
+        .expect("the page");
+    for word in kind::ALL.into_iter().chain(reason::ALL) {
+        assert!(
+            page.contains(&format!("`{word}`")),
+            "docs/reference/conditions.md does not tell of {word}"
+        );
+    }
+}
