@@ -11,7 +11,9 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::local::StateDir;
 use crate::output::View;
+use crate::target::local_server;
 
 /// Shows the KMS hosts that clients of a zone find, in the order in which one client would try them.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,11 +21,14 @@ pub struct Args {
     /// Domain that clients look in, such as corp.example.com
     pub zone: ZoneName,
     /// Name server to ask instead of this machine's: address or name, with `:port` where it is not 53; may be repeated
-    #[arg(long = "server", value_name = "SERVER")]
+    #[arg(long = "dns", visible_alias = "server", value_name = "SERVER")]
     pub servers: Vec<ServerAddress>,
     /// Chance for the order among targets of one priority; the same number gives the same order [default: random]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Where `kmsctl up` left its addresses: its zones are looked up at its own name server
+    #[command(flatten)]
+    pub state: StateDir,
 }
 
 /// What was found.
@@ -44,14 +49,17 @@ pub struct Report {
 /// # Errors
 /// When no name server answers. Faults of the records are in the report.
 pub async fn run(args: &Args) -> Result<Report> {
-    let source = if args.servers.is_empty() {
-        ResolverSource::System
-    } else {
-        let mut servers = Vec::new();
-        for server in &args.servers {
-            servers.extend(server.resolve().await?);
-        }
-        ResolverSource::Servers(servers)
+    let mut servers = Vec::new();
+    for server in &args.servers {
+        servers.extend(server.resolve().await?);
+    }
+    if servers.is_empty() {
+        let zones = args.state.read()?.map(|local| local.zones).unwrap_or_default();
+        servers.extend(local_server(&args.zone, &zones));
+    }
+    let source = match servers.as_slice() {
+        [] => ResolverSource::System,
+        _ => ResolverSource::Servers(servers),
     };
     let discovery = lookup(&args.zone, &source)
         .await

@@ -17,7 +17,7 @@ use wsman::hresult::Hresult;
 use wsman::value::{Instance, WrongType};
 
 use crate::exit::Exit;
-use crate::fleet::{Where, members};
+use crate::fleet::{Member, Where, members};
 use crate::output::View;
 use crate::winrm::Reach;
 
@@ -51,22 +51,30 @@ pub struct Report {
 /// # Errors
 /// When there is nobody to ask. Hosts that cannot be read are in the report.
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
+    match &args.name {
+        Some(name) => of(members(name, &args.place, args.reach.patience()).await?, &args.products).await,
+        None => read_all(vec![(None, args.reach.client()?)], &args.products).await,
+    }
+}
+
+/// The licences of the licensed hosts of a resource.
+///
+/// # Errors
+/// When a product is unknown.
+pub async fn of(members: Vec<Member>, products: &[String]) -> anyhow::Result<Report> {
+    let named = members.into_iter().map(|member| (Some(member.name), member.client));
+    read_all(named.collect(), products).await
+}
+
+async fn read_all(clients: Vec<(Option<String>, Client)>, products: &[String]) -> anyhow::Result<Report> {
     let mut wanted = Vec::new();
-    for name in &args.products {
+    for name in products {
         let product = HostProduct::named(name).with_context(|| {
             let known: Vec<_> = PRODUCTS.iter().map(|product| product.name).collect();
             format!("no product is called `{name}`: use {}", known.join(", "))
         })?;
         wanted.push(product);
     }
-    let clients = match &args.name {
-        Some(name) => members(name, &args.place, args.reach.patience())
-            .await?
-            .into_iter()
-            .map(|member| (Some(member.name), member.client))
-            .collect(),
-        None => vec![(None, args.reach.client()?)],
-    };
     let asked = join_all(clients.iter().map(|(_, client)| read(client, &wanted))).await;
     let mut report = Report::default();
     for ((name, client), read) in clients.iter().zip(asked) {

@@ -66,7 +66,10 @@ pub async fn members_in(
 }
 
 /// The licensed hosts of a resource, however it was read.
-async fn of(
+///
+/// # Errors
+/// When its Secrets cannot be read, or none of its hosts can be managed.
+pub async fn of(
     host: &OfficeKmsHost,
     secrets: &dyn ReadSecrets,
     only: Option<&str>,

@@ -1,11 +1,9 @@
 //! `kmsctl render`: the children of a manifest, offline, for review in a pull request.
 
-use std::fs;
-use std::io::{self, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use anyhow::Result;
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::build::{self, Inputs, references, secrets};
 use kms_operator::secrets::Objects;
@@ -16,10 +14,8 @@ use kube::core::DynamicObject;
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::manifest::{self, Manifest};
 use crate::output::View;
-
-/// Largest manifest that is read.
-const LARGEST: u64 = 4 * 1024 * 1024;
 
 /// Prints what the operator would create for the OfficeKmsHost resources of a manifest, without a cluster. Give it the
 /// operator's own images, and the output of two versions of a manifest can be compared.
@@ -105,92 +101,8 @@ impl View for Report {
 /// # Errors
 /// When the file cannot be read.
 pub fn run(args: &Args) -> Result<Report> {
-    let text = read(&args.filename)?;
+    let text = manifest::read(&args.filename)?;
     Ok(render(&text, args))
-}
-
-fn read(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    let mut source: Box<dyn io::Read> = if path == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        Box::new(fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
-    };
-    (&mut source)
-        .take(LARGEST)
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text)
-}
-
-/// The documents of a manifest that matter here.
-#[derive(Default)]
-struct Manifest {
-    hosts: Vec<OfficeKmsHost>,
-    /// Secrets and ConfigMaps.
-    objects: Vec<Object>,
-    problems: Vec<String>,
-}
-
-enum Object {
-    Secret(Secret),
-    ConfigMap(ConfigMap),
-}
-
-impl Manifest {
-    fn parse(text: &str) -> Self {
-        let mut manifest = Self::default();
-        let documents: Vec<serde_json::Value> = match serde_saphyr::from_multiple(text) {
-            Ok(documents) => documents,
-            Err(error) => {
-                manifest.problems.push(format!("not YAML: {error}"));
-                return manifest;
-            }
-        };
-        for (at, document) in documents.into_iter().enumerate() {
-            let kind = document
-                .get("kind")
-                .and_then(serde_json::Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
-            // A Secret's own error could show its content.
-            let wrong = |why: String| format!("document {}: {kind}: {why}", at + 1);
-            match kind.as_str() {
-                "OfficeKmsHost" => match serde_json::from_value(document) {
-                    Ok(host) => manifest.hosts.push(host),
-                    Err(error) => manifest.problems.push(wrong(error.to_string())),
-                },
-                "Secret" => match serde_json::from_value(document) {
-                    Ok(secret) => manifest.objects.push(Object::Secret(secret)),
-                    Err(_) => manifest
-                        .problems
-                        .push(wrong("is no Secret: its data must be base64".to_owned())),
-                },
-                "ConfigMap" => match serde_json::from_value(document) {
-                    Ok(map) => manifest.objects.push(Object::ConfigMap(map)),
-                    Err(error) => manifest.problems.push(wrong(error.to_string())),
-                },
-                _ => {}
-            }
-        }
-        manifest
-    }
-
-    /// Secrets and ConfigMaps of a namespace.
-    fn objects(&self, namespace: &str, default: &str) -> Objects {
-        let mut objects = Objects::default();
-        let here = |given: Option<&String>| given.map_or(default, String::as_str) == namespace;
-        for object in &self.objects {
-            match object {
-                Object::Secret(secret) if here(secret.metadata.namespace.as_ref()) => {
-                    objects.add_secret(secret.clone());
-                }
-                Object::ConfigMap(map) if here(map.metadata.namespace.as_ref()) => objects.add_config_map(map.clone()),
-                _ => {}
-            }
-        }
-        objects
-    }
 }
 
 fn render(text: &str, args: &Args) -> Report {

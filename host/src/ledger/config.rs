@@ -175,6 +175,23 @@ impl LedgerConfig {
 }
 
 impl RedisConfig {
+    /// One server at `host:port`, without TLS, user or password.
+    #[must_use]
+    pub fn standalone(address: String) -> Self {
+        Self {
+            addresses: vec![address],
+            mode: RedisMode::Standalone,
+            sentinel: None,
+            database: 0,
+            username: None,
+            password_file: None,
+            tls: None,
+            key_prefix: default_key_prefix(),
+            connect_timeout: default_timeout(),
+            response_timeout: default_timeout(),
+        }
+    }
+
     fn problems(&self, wrong: &mut impl FnMut(&str, &str, &str)) {
         if self.addresses.is_empty() {
             wrong("redis.addresses", "is empty", "give at least one host:port");

@@ -1,0 +1,148 @@
+//! Looks after the licensed hosts of resources that manage them, as the operator does.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use futures::future::join_all;
+use jiff::Timestamp;
+use kms_operator::api::OfficeKmsHost;
+use kms_operator::licensing::resource::{Outcome, Session, visit};
+use kms_operator::licensing::store::InMemory;
+use kube::ResourceExt as _;
+
+use super::replicas::{Relaying, Running};
+use super::story::say;
+use crate::output::{Format, print};
+use crate::{dlv, fleet};
+
+/// Looks that hosts may take from nothing to Licensed: a step each.
+const LOOKS: usize = 60;
+
+/// Never looked at more often than this.
+const SOONEST: Duration = Duration::from_secs(1);
+
+/// How long a host may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The resources that manage their licensed hosts.
+pub(super) struct Licensing<'a>(Vec<Keeper<'a>>);
+
+struct Keeper<'a> {
+    relaying: &'a Relaying,
+    /// With the status that the last look gave.
+    host: OfficeKmsHost,
+    session: Session,
+    store: InMemory,
+}
+
+impl<'a> Licensing<'a> {
+    /// Those of what runs here.
+    pub(super) fn of(running: &'a Running) -> Self {
+        let is_managed = |relaying: &&Relaying| {
+            let mut hosts = relaying.host.spec.licensed_hosts.iter().flatten();
+            hosts.any(|host| host.management.is_some())
+        };
+        let keeper = |relaying: &'a Relaying| Keeper {
+            relaying,
+            host: relaying.host.clone(),
+            session: Session::default(),
+            store: InMemory::default(),
+        };
+        Self(running.relaying.iter().filter(is_managed).map(keeper).collect())
+    }
+
+    /// Brings hosts that are to be managed to Licensed, step by step.
+    ///
+    /// # Errors
+    /// When a host does not get there; what it waits for is in the message.
+    pub(super) async fn reach_licensed(&mut self) -> Result<()> {
+        for keeper in &mut self.0 {
+            let name = keeper.host.name_any();
+            say(format_args!(
+                "{name} brings its licensed hosts to Licensed over WS-Management:"
+            ))?;
+            // Time is told to each look, so that nobody waits for the next one.
+            let mut now = Timestamp::now();
+            let mut last = None;
+            for _ in 0..LOOKS {
+                let outcome = keeper.look(now).await?;
+                now += outcome.again_in;
+                let settled = outcome.notices.is_empty();
+                let verdict = outcome
+                    .conditions
+                    .into_iter()
+                    .find(|(kind, _)| *kind == "HostsLicensed");
+                last = verdict.map(|(_, verdict)| verdict);
+                // Once licensed, a host's settings are put right.
+                if settled && last.as_ref().is_some_and(|verdict| verdict.status == Some(true)) {
+                    break;
+                }
+            }
+            match last {
+                Some(verdict) if verdict.status == Some(true) => say(format_args!("  {}\n", verdict.message))?,
+                Some(verdict) => bail!("{name}: {}: {}", verdict.reason, verdict.message),
+                None => bail!("{name}: nothing is known of its licensed hosts"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on for as long as the replicas run.
+    pub(super) async fn keep(self) {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        join_all(self.0.into_iter().map(Keeper::keep)).await;
+    }
+
+    /// What `kmsctl dlv` prints of them for one product.
+    ///
+    /// # Errors
+    /// When the hosts cannot be asked, or nothing can be printed.
+    pub(super) async fn dlv(&self, product: &str) -> Result<()> {
+        for keeper in &self.0 {
+            let members = fleet::of(&keeper.host, &keeper.relaying.secrets, None, PATIENCE).await?;
+            let report = dlv::of(members, &[product.to_owned()]).await?;
+            say(format_args!(
+                "\nkmsctl dlv {} --product {product}:",
+                keeper.host.name_any()
+            ))?;
+            print(Format::Table, &report)?;
+        }
+        Ok(())
+    }
+}
+
+impl Keeper<'_> {
+    async fn look(&mut self, now: Timestamp) -> Result<Outcome> {
+        let Relaying { secrets, ledger, .. } = self.relaying;
+        let looked = visit(
+            &self.host,
+            secrets,
+            &self.session,
+            &self.store,
+            Some(ledger.as_ref()),
+            now,
+        );
+        let outcome = looked.await;
+        for notice in &outcome.notices {
+            say(format_args!("  {}: {}", notice.reason, notice.message))?;
+        }
+        let status = self.host.status.get_or_insert_default();
+        status.licensed_hosts.clone_from(&outcome.rows);
+        Ok(outcome)
+    }
+
+    async fn keep(mut self) {
+        loop {
+            let again_in = match self.look(Timestamp::now()).await {
+                Ok(outcome) => outcome.again_in,
+                Err(error) => {
+                    tracing::warn!("{error:#}");
+                    SOONEST
+                }
+            };
+            tokio::time::sleep(again_in.max(SOONEST)).await;
+        }
+    }
+}
