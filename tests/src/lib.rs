@@ -7,6 +7,7 @@ pub mod kubernetes;
 pub mod ledger;
 pub mod lua;
 pub mod name_server;
+pub mod operator;
 pub mod pcap;
 pub mod peer;
 pub mod redis;

@@ -1,0 +1,128 @@
+//! The operator in this process, on a control plane of the test.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kms_operator::api::OfficeKmsHost;
+use kms_operator::control::run::{Options, run};
+use kms_operator::settings::Settings;
+use kube::api::{Patch, PatchParams};
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::discovery::pinned_kind;
+use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::kubernetes::ControlPlane;
+
+/// How long something may take on a slow, busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running operator. Dropped, it is told to stop.
+pub struct Operator {
+    client: Client,
+    token: CancellationToken,
+    running: JoinHandle<Result<()>>,
+    _scratch: tempfile::TempDir,
+}
+
+impl Operator {
+    /// Starts one; the CRD is there afterwards.
+    pub async fn start(cluster: &ControlPlane) -> Result<Self> {
+        let client = cluster.client()?;
+        let scratch = tempfile::tempdir()?;
+        let crd = serde_json::to_value(OfficeKmsHost::crd())?;
+        apply(&client, &crd).await?;
+        let hosts: Api<OfficeKmsHost> = Api::default_namespaced(client.clone());
+        becomes("the resource is served", async || {
+            Ok(hosts.list(&kube::api::ListParams::default()).await.is_ok())
+        })
+        .await?;
+        let options = Options {
+            settings: Settings::default(),
+            listen: "127.0.0.1:0".parse()?,
+            election: None,
+            workers: 4,
+            resync: Duration::from_secs(2),
+            replicas_every: Duration::from_secs(60),
+            grace: Duration::from_secs(10),
+            scratch: scratch.path().to_owned(),
+            instance: "test".to_owned(),
+        };
+        let token = CancellationToken::new();
+        let (config, stop) = (cluster.config.clone(), token.clone());
+        // A runtime of its own, as a process has.
+        let running = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Runtime::new()?;
+            runtime.block_on(run(config, options, stop))
+        });
+        Ok(Self {
+            client,
+            token,
+            running,
+            _scratch: scratch,
+        })
+    }
+
+    /// Applies an object, as `kubectl apply --server-side` does.
+    pub async fn apply(&self, object: &Value) -> Result<()> {
+        apply(&self.client, object).await
+    }
+
+    /// Waits until something is so.
+    pub async fn becomes(&self, what: &str, condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+        if self.running.is_finished() {
+            bail!("the operator ended while waiting for: {what}");
+        }
+        becomes(what, condition).await
+    }
+
+    /// Stops it, as SIGTERM does.
+    pub async fn stop(mut self) -> Result<()> {
+        self.token.cancel();
+        (&mut self.running).await?
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+/// Applies an object, as `kubectl apply --server-side` does.
+pub async fn apply(client: &Client, object: &Value) -> Result<()> {
+    let object: DynamicObject = serde_json::from_value(object.clone())?;
+    let types = object.types.clone().context("a kind")?;
+    let (kind, scope) = pinned_kind(client, &GroupVersionKind::try_from(types)?).await?;
+    let api: Api<DynamicObject> = match scope.scope {
+        kube::discovery::Scope::Cluster => Api::all_with(client.clone(), &kind),
+        kube::discovery::Scope::Namespaced => {
+            let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
+            Api::namespaced_with(client.clone(), &namespace, &kind)
+        }
+    };
+    let forced = PatchParams::apply("test").force();
+    api.patch(&object.name_any(), &forced, &Patch::Apply(&object)).await?;
+    Ok(())
+}
+
+/// Waits until something is so. An error is an answer that is not so yet.
+pub async fn becomes(what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    let mut last = None;
+    while Instant::now() < until {
+        match condition().await {
+            Ok(true) => return Ok(()),
+            Ok(false) => last = None,
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    match last {
+        Some(error) => Err(error.context(format!("waited in vain for: {what}"))),
+        None => bail!("waited in vain for: {what}"),
+    }
+}
