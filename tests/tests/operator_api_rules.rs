@@ -231,6 +231,26 @@ fn cases() -> Vec<Case> {
             relay(&json!({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "::/0"]}})),
         ),
         (
+            ".spec",
+            "makes the replica one Windows host",
+            json!({"replicas": 2, "rehearsal": {"managementSecret": {"name": "m"}}}),
+        ),
+        (
+            ".spec",
+            "rehearsal hosts answer for Office",
+            json!({"rehearsal": {}, "products": [{"name": "WindowsServer"}]}),
+        ),
+        (
+            ".spec.ledger.redis",
+            "one database only",
+            redis(&json!({"mode": "Cluster", "database": 1})),
+        ),
+        (
+            ".spec.ledger.redis",
+            "an ACL user needs a password",
+            redis(&json!({"username": "okms"})),
+        ),
+        (
             ".spec.service",
             "nodePort needs type",
             relay(&json!({"service": {"nodePort": 31688}})),

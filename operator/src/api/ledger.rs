@@ -43,6 +43,12 @@ pub struct LedgerSpec {
     ),
     validation = Rule::new("self.mode != 'Standalone' || size(self.addresses) == 1").message(
         "mode Standalone takes exactly one address; use Sentinel or Cluster for several"
+    ),
+    validation = Rule::new("self.mode != 'Cluster' || self.database == 0").message(
+        "a Redis Cluster has one database only: remove database"
+    ),
+    validation = Rule::new("!has(self.username) || has(self.passwordSecret)").message(
+        "an ACL user needs a password: set passwordSecret too"
     )
 )]
 #[serde(rename_all = "camelCase")]

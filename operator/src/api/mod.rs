@@ -146,6 +146,12 @@ pub const SKIP_CLEANUP_ANNOTATION: &str = "officekms.io/skip-cleanup";
     ),
     validation = Rule::new("!has(self.licensedHosts) || !self.licensedHosts.exists(h, has(h.management) && h.management.mode == 'Manage') || (has(self.products) && size(self.products) > 0)").message(
         "a licensed host with management.mode Manage needs products: say which products it is to be activated for"
+    ),
+    validation = Rule::new("!has(self.rehearsal) || !has(self.rehearsal.managementSecret) || (self.replicas <= 1 && !has(self.autoscaling))").message(
+        "rehearsal.managementSecret makes the replica one Windows host with its own licences: set replicas to 1 without autoscaling"
+    ),
+    validation = Rule::new("!has(self.rehearsal) || !has(self.products) || self.products.all(p, p.name != 'Windows' && p.name != 'WindowsServer')").message(
+        "rehearsal hosts answer for Office products: remove Windows and WindowsServer from products"
     )
 )]
 #[serde(rename_all = "camelCase")]
