@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::exit::Exit;
 use crate::output::{Format, View, print};
 use crate::{
-    activate, crd, discover, dlv, doctor, events, explain_route, fact, phone, probe, render, simulate, status, up,
+    activate, crd, discover, dlv, doctor, events, explain_route, fact, load, phone, probe, render, simulate, status, up,
 };
 
 /// Runs, asks and explains KMS endpoints for volume-licensed Office.
@@ -48,6 +48,7 @@ struct With<A: clap::Args> {
 enum Command {
     Up(Box<up::Args>),
     Activate(With<activate::Args>),
+    Load(With<load::Args>),
     Probe(With<probe::Args>),
     Discover(With<discover::Args>),
     Status(With<status::Args>),
@@ -96,6 +97,10 @@ async fn run(command: Command) -> Result<Exit> {
         Command::Up(args) => up::run(&args).await,
         Command::Activate(With { args, output }) => {
             let report = activate::run(&args).await?;
+            shown(output, &report, report.exit())
+        }
+        Command::Load(With { args, output }) => {
+            let report = load::run(&args).await?;
             shown(output, &report, report.exit())
         }
         Command::Probe(With { args, output }) => {

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod explain_route;
 pub mod fact;
 pub mod fleet;
+pub mod load;
 pub mod local;
 pub mod manifest;
 pub mod output;

@@ -9,7 +9,7 @@ use kms_host::rehearsal::SiteKey;
 use kms_host::rehearsal::client::{Machine, Outcome, ask};
 use kms_host::rehearsal::message::WorkstationName;
 use kms_host::rehearsal::products::Product;
-use kms_host::rpc::{ByteOrder, ConnectOptions, Connection, DataRepresentation, Reply, stub};
+use kms_host::rpc::{ByteOrder, ConnectOptions, Connection, DataRepresentation, Reply, TransferSyntax, stub};
 use kms_host::sealing;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpSocket;
@@ -101,7 +101,8 @@ impl Rehearsal {
         let mut passed_by = Vec::new();
         for place in places {
             let began = Instant::now();
-            match self.ask(machine, place.address, from).await {
+            let asked = async { self.ask(machine, &mut self.open(place.address, from).await?).await };
+            match asked.await {
                 Ok(outcome) => {
                     return Ok(Activation {
                         place: place.clone(),
@@ -116,22 +117,50 @@ impl Rehearsal {
         bail!("no host answered {}: {}", machine.name, passed_by.join("; "))
     }
 
-    async fn ask(&self, machine: &Machine, server: SocketAddr, from: Option<IpAddr>) -> Result<Outcome> {
-        let now = jiff::Timestamp::now().as_microsecond();
-        let asked = ask(&self.key, machine, &self.product, now, &sealing::draw()?);
-        let mut connection = match from {
+    /// Connects to a host and binds, from an address of this machine if one is given.
+    ///
+    /// # Errors
+    /// When the host does not answer, or accepts no transfer syntax.
+    pub async fn open(&self, server: SocketAddr, from: Option<IpAddr>) -> Result<Session> {
+        let connection = match from {
             None => Connection::connect(server, &self.options).await?,
             Some(from) => Connection::over(connect_from(from, server).await?, server, &self.options).await?,
         };
         let syntax = connection.syntax().context("the host accepts no transfer syntax")?;
-        let request = stub::encode_request(syntax, ByteOrder::Little, &asked.body);
+        Ok(Session { connection, syntax })
+    }
+
+    /// Lets a machine ask over a connection.
+    ///
+    /// # Errors
+    /// When the host answers with a fault, with something else, or not at all.
+    pub async fn ask(&self, machine: &Machine, session: &mut Session) -> Result<Outcome> {
+        let Session { connection, syntax } = session;
+        let now = jiff::Timestamp::now().as_microsecond();
+        let asked = ask(&self.key, machine, &self.product, now, &sealing::draw()?);
+        let request = stub::encode_request(*syntax, ByteOrder::Little, &asked.body);
         match connection.call(0, DataRepresentation::LITTLE_ENDIAN, &request).await? {
             Reply::Stub(response, drep) => {
-                let response = stub::decode_response(syntax, drep.order(), &response, LARGEST_BODY)?;
+                let response = stub::decode_response(*syntax, drep.order(), &response, LARGEST_BODY)?;
                 Ok(asked.conclude(&self.key, response.hresult, response.body.as_deref())?)
             }
             Reply::Fault(status) => bail!("the host answered with the fault {status}"),
         }
+    }
+}
+
+/// A bound connection to a host.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    syntax: TransferSyntax,
+}
+
+impl Session {
+    /// Whether another request can be made over it.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.connection.is_usable()
     }
 }
 

@@ -159,6 +159,23 @@ fn every_command_finds_what_up_runs() -> Result<()> {
     );
     let (after, _) = up.json(&["events", "-n", "3"])?;
     assert_eq!(after, events, "a probe leaves no event");
+
+    for kept in [&[][..], &["--keep-open"]] {
+        let limits = [
+            "load",
+            "--seconds",
+            "1",
+            "--warm-up",
+            "0",
+            "--rate",
+            "50",
+            "--machines",
+            "8",
+        ];
+        let (load, code) = up.json(&[&limits, kept].concat())?;
+        assert_eq!((&load["errors"], code), (&serde_json::json!({}), Some(0)), "{load}");
+        ensure!(load["answered"].as_u64() > Some(0), "{load}");
+    }
     Ok(())
 }
 

@@ -1,0 +1,370 @@
+//! `kmsctl load`: many rehearsal requests, and how fast they are answered.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use kms_host::rehearsal::client::{Machine, Outcome};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::exit::Exit;
+use crate::output::{View, duration, table};
+use crate::rehearse::{Rehearsal, Session, machine};
+use crate::target::Target;
+
+/// Longest latency that is told apart, in microseconds: a minute.
+const LONGEST: u64 = 60_000_000;
+
+/// Sends rehearsal requests as fast as they are answered, or at a rate, and measures. Needs the site key; it is for
+/// rehearsal hosts, alone or behind relays.
+///
+/// Exit code 0: every request was answered; 1: some were not.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Connections at the same time
+    #[arg(long, short, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    connections: u16,
+    /// Seconds to go on
+    #[arg(long, short, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Seconds before that which are not measured
+    #[arg(long, default_value_t = 1, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    warm_up: u64,
+    /// Requests in a second over all connections [default: as many as are answered]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
+    /// Keep each connection for all its requests, instead of a new one for each
+    #[arg(long)]
+    keep_open: bool,
+    /// Machines that the requests come from
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    machines: u32,
+    /// Product to ask for
+    #[arg(long, default_value = "OfficeLTSC2024", value_name = "NAME")]
+    product: String,
+    /// File with the site key of the rehearsal hosts [default: that of `kmsctl up` here]
+    #[arg(long, env = "OFFICEKMS_SITE_KEY_FILE", value_name = "FILE")]
+    site_key_file: Option<PathBuf>,
+    /// Seconds that each step of a request may take
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Of these, told that the client is licensed.
+    pub licensed: u64,
+    /// Requests without an answer, by what went wrong.
+    pub errors: BTreeMap<String, u64>,
+    /// Answers in a second.
+    pub requests_per_second: f64,
+    /// From the connection's first byte (or the request's, on a kept connection) to the answer.
+    pub latency: Latency,
+    /// Each second on its own.
+    pub timeline: Vec<Second>,
+}
+
+/// Latencies in microseconds.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Latency {
+    /// Half of all are at most this.
+    pub p50_micros: u64,
+    /// Nine of ten.
+    pub p90_micros: u64,
+    /// 99 of 100.
+    pub p99_micros: u64,
+    /// 999 of 1000.
+    pub p999_micros: u64,
+    /// The longest.
+    pub max_micros: u64,
+}
+
+/// One second.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Second {
+    /// Answers that came in it.
+    pub answered: u64,
+    /// Requests that failed in it.
+    pub failed: u64,
+    /// 99 of 100 of its answers took at most this, in microseconds.
+    pub p99_micros: u64,
+}
+
+/// What one connection's worker saw.
+struct Seen {
+    seconds: Vec<(Histogram<u64>, u64)>,
+    licensed: u64,
+    errors: BTreeMap<String, u64>,
+}
+
+/// When to ask.
+#[derive(Clone)]
+struct Schedule {
+    begin: Instant,
+    end: Instant,
+    rate: Option<u32>,
+    turn: Arc<AtomicU64>,
+}
+
+impl Schedule {
+    /// Waits for the next request's turn. False: it is over.
+    async fn next(&self) -> bool {
+        if let Some(rate) = self.rate {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let at = self.begin + Duration::from_secs_f64(turn as f64 / f64::from(rate));
+            tokio::time::sleep_until(at.min(self.end).into()).await;
+        }
+        Instant::now() < self.end
+    }
+}
+
+/// Runs the load.
+///
+/// # Errors
+/// When the hosts or the site key cannot be had. Requests that fail are in the report.
+pub async fn run(args: &Args) -> Result<Report> {
+    let key = match &args.site_key_file {
+        Some(file) => file.clone(),
+        None => args.target.local_site_key()?.context(
+            "rehearsal clients need the site key of the rehearsal hosts: give --site-key-file, or start `kmsctl up`",
+        )?,
+    };
+    let patience = Duration::from_secs(args.timeout);
+    let rehearsal = Arc::new(Rehearsal::new(&key, &args.product, patience)?);
+    let places = args.target.hosts().await?.places(&mut rand::rng()).await?;
+    let servers: Vec<SocketAddr> = places.iter().map(|place| place.address).collect();
+    let machines = (1..=args.machines)
+        .map(|number| machine(&format!("load{number:06}")))
+        .collect::<Result<Vec<_>>>()?;
+
+    let begin = Instant::now();
+    let measured = begin + Duration::from_secs(args.warm_up);
+    let schedule = Schedule {
+        begin,
+        end: measured + Duration::from_secs(args.seconds),
+        rate: args.rate,
+        turn: Arc::default(),
+    };
+    let bar = progress(args.warm_up + args.seconds);
+    let mut workers = JoinSet::new();
+    let count = usize::from(args.connections);
+    for worker in 0..count {
+        // Each machine belongs to one worker: its clock must go forward from request to request.
+        let own: Vec<Machine> = machines.iter().skip(worker).step_by(count).cloned().collect();
+        let (rehearsal, schedule) = (Arc::clone(&rehearsal), schedule.clone());
+        if let (Some(server), false) = (servers.get(worker % servers.len()).copied(), own.is_empty()) {
+            workers.spawn(work(
+                rehearsal,
+                server,
+                own,
+                schedule,
+                measured,
+                args.seconds,
+                args.keep_open,
+            ));
+        }
+    }
+    let mut all = Vec::new();
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            seen = workers.join_next() => match seen {
+                Some(seen) => all.push(seen.context("a worker broke")??),
+                None => break,
+            },
+            _ = tick.tick() => bar.set_position(begin.elapsed().as_secs()),
+        }
+    }
+    bar.finish_and_clear();
+    Report::of(all, args.seconds)
+}
+
+fn progress(seconds: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{pos}/{len} s {wide_bar}").unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(seconds).with_style(style)
+}
+
+async fn work(
+    rehearsal: Arc<Rehearsal>,
+    server: SocketAddr,
+    machines: Vec<Machine>,
+    schedule: Schedule,
+    measured: Instant,
+    seconds: u64,
+    keep_open: bool,
+) -> Result<Seen> {
+    let mut seen = Seen {
+        seconds: Vec::new(),
+        licensed: 0,
+        errors: BTreeMap::new(),
+    };
+    for _ in 0..seconds {
+        seen.seconds.push((Histogram::new_with_max(LONGEST, 3)?, 0));
+    }
+    let mut session: Option<Session> = None;
+    for machine in machines.iter().cycle() {
+        if !schedule.next().await {
+            break;
+        }
+        let began = Instant::now();
+        let kept = session.take().filter(Session::is_usable);
+        let asked = async {
+            let mut session = match kept {
+                Some(session) => session,
+                None => rehearsal.open(server, None).await?,
+            };
+            let outcome = rehearsal.ask(machine, &mut session).await?;
+            Ok::<_, anyhow::Error>((session, outcome))
+        };
+        let result = asked.await;
+        let Some(since) = began.checked_duration_since(measured) else {
+            session = result.ok().map(|(session, _)| session).filter(|_| keep_open);
+            continue;
+        };
+        let second = usize::try_from(since.as_secs())
+            .ok()
+            .and_then(|second| seen.seconds.get_mut(second));
+        let Some((latencies, failed)) = second else { break };
+        match result {
+            Ok((used, outcome)) => {
+                latencies.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(LONGEST));
+                seen.licensed += u64::from(matches!(outcome, Outcome::Licensed(_)));
+                session = Some(used).filter(|_| keep_open);
+            }
+            Err(error) => {
+                *failed += 1;
+                *seen.errors.entry(format!("{error:#}")).or_default() += 1;
+            }
+        }
+    }
+    Ok(seen)
+}
+
+impl Report {
+    fn of(all: Vec<Seen>, seconds: u64) -> Result<Self> {
+        let mut whole = Histogram::<u64>::new_with_max(LONGEST, 3)?;
+        let (mut licensed, mut errors) = (0, BTreeMap::new());
+        let mut timeline: Vec<(Histogram<u64>, u64)> = Vec::new();
+        for seen in all {
+            licensed += seen.licensed;
+            for (error, count) in seen.errors {
+                *errors.entry(error).or_default() += count;
+            }
+            timeline.resize(
+                timeline.len().max(seen.seconds.len()),
+                (Histogram::new_with_max(LONGEST, 3)?, 0),
+            );
+            for ((sum, failed), (latencies, failures)) in timeline.iter_mut().zip(seen.seconds) {
+                whole.add(&latencies)?;
+                sum.add(&latencies)?;
+                *failed += failures;
+            }
+        }
+        Ok(Self {
+            answered: whole.len(),
+            licensed,
+            errors,
+            requests_per_second: whole.len() as f64 / seconds.max(1) as f64,
+            latency: Latency {
+                p50_micros: whole.value_at_quantile(0.5),
+                p90_micros: whole.value_at_quantile(0.9),
+                p99_micros: whole.value_at_quantile(0.99),
+                p999_micros: whole.value_at_quantile(0.999),
+                max_micros: whole.max(),
+            },
+            timeline: timeline
+                .into_iter()
+                .map(|(latencies, failed)| Second {
+                    answered: latencies.len(),
+                    failed,
+                    p99_micros: latencies.value_at_quantile(0.99),
+                })
+                .collect(),
+        })
+    }
+
+    /// The exit code: whether every request was answered.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.errors.is_empty() && self.answered > 0 {
+            Exit::Ok
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+impl View for Report {
+    fn view(&self, out: &mut dyn Write) -> io::Result<()> {
+        let micros = |value| duration(Duration::from_micros(value));
+        let mut rows = table([
+            "requests/s",
+            "answered",
+            "licensed",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "max",
+        ]);
+        rows.add_row([
+            format!("{:.0}", self.requests_per_second),
+            self.answered.to_string(),
+            self.licensed.to_string(),
+            micros(self.latency.p50_micros),
+            micros(self.latency.p90_micros),
+            micros(self.latency.p99_micros),
+            micros(self.latency.p999_micros),
+            micros(self.latency.max_micros),
+        ]);
+        writeln!(out, "{rows}")?;
+        for (error, count) in &self.errors {
+            writeln!(out, "\n{count} times: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_added_up_second_by_second() {
+        let worker = |micros: u64| {
+            let mut first = Histogram::new_with_max(LONGEST, 3).unwrap();
+            first.record(micros).unwrap();
+            Seen {
+                seconds: vec![(first, 1), (Histogram::new_with_max(LONGEST, 3).unwrap(), 0)],
+                licensed: 1,
+                errors: [("away".to_owned(), 1)].into(),
+            }
+        };
+        let report = Report::of(vec![worker(100), worker(900)], 2).unwrap();
+        assert_eq!(
+            (report.answered, report.licensed, report.requests_per_second),
+            (2, 2, 1.0)
+        );
+        assert_eq!(report.errors["away"], 2);
+        assert_eq!(report.timeline.len(), 2);
+        assert_eq!((report.timeline[0].answered, report.timeline[0].failed), (2, 2));
+        assert_eq!(report.latency.p50_micros, 100);
+        assert_eq!(report.exit(), Exit::Failed);
+    }
+}
