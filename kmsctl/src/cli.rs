@@ -27,7 +27,7 @@ struct Cli {
 const EXIT_CODES: &str = "Exit codes: 0 it is so; 1 it could not be done or found out; 2 wrong command line or file; \
 3 not yet (too few clients counted, not ready); 4 refused.";
 
-/// Format of the result.
+// No doc comment: it would stand over the commands' own help.
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct Output {
     /// Format of the result
@@ -35,7 +35,7 @@ struct Output {
     format: Format,
 }
 
-/// A command with a result.
+// A command with a result. No doc comment: it would stand over the commands' own help.
 #[derive(Debug, Clone, clap::Args)]
 struct With<A: clap::Args> {
     #[command(flatten)]
@@ -152,6 +152,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_says_what_it_does_in_words_of_its_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for command in Cli::command().get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && seen.insert(about.clone()), "{}: {about:?}", command.get_name());
+        }
     }
 
     #[test]
