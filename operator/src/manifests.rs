@@ -243,7 +243,10 @@ fn deployment(install: &Install) -> Value {
                             "readOnlyRootFilesystem": true,
                             "capabilities": {"drop": ["ALL"]},
                         },
+                        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
                     }],
+                    // Passwords and keys of ledgers stand there as files, and never on a disk.
+                    "volumes": [{"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}],
                 },
             },
         },
