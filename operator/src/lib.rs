@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod notice;
 pub mod rbac;
 pub mod reach;
+pub mod ready;
 pub mod secrets;
 pub mod settings;
 pub mod status;

@@ -224,7 +224,7 @@ fn deployment(install: &Install) -> Value {
                 "metadata": {"labels": labels()},
                 "spec": {
                     "serviceAccountName": NAME,
-                    "terminationGracePeriodSeconds": 20,
+                    "terminationGracePeriodSeconds": 30,
                     "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
                     "topologySpreadConstraints": [spread("kubernetes.io/hostname"), spread("topology.kubernetes.io/zone")],
                     "containers": [{
@@ -258,7 +258,7 @@ fn environment(settings: &Settings) -> Vec<Value> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut environment = vec![
         field("POD_NAME", "metadata.name"),
-        field("POD_NAMESPACE", "metadata.namespace"),
+        field("OKMS_LEASE_NAMESPACE", "metadata.namespace"),
     ];
     let said = [
         ("OKMS_LEASE_NAME", NAME.to_owned()),
@@ -269,7 +269,7 @@ fn environment(settings: &Settings) -> Vec<Value> {
         ("OKMS_IMAGE_PULL_SECRETS", settings.image_pull_secrets.join(",")),
         ("OKMS_WATCH_NAMESPACES", settings.watch_namespaces.join(",")),
         ("OKMS_LOG_FORMAT", "json".to_owned()),
-        ("OKMS_LOG", "info".to_owned()),
+        ("OKMS_LOG", "info,kube_runtime=warn".to_owned()),
     ];
     let said = said.into_iter().filter(|(_, value)| !value.is_empty());
     environment.extend(said.map(|(name, value)| json!({"name": name, "value": value})));

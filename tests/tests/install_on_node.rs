@@ -1,0 +1,340 @@
+//! From nothing to activated clients and back to nothing, on a cluster with nodes: the one that `KUBECONFIG` names.
+//!
+//! Skipped, by name, where there is none, where it has officekms already, or where its nodes lack the images: build them
+//! with `make images` and load them into a node first (docs/install.md), and an image of Redis or Valkey. The managed
+//! ledger needs a default StorageClass or a volume that is free.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use system_tests::helm::Tools;
+use system_tests::peer::skipped;
+
+const TEST: &str = "from_helm_install_to_licensed_clients_and_back_to_nothing";
+const SYSTEM: &str = "officekms-system";
+const TRIAL: &str = "officekms-trial";
+const PATIENCE: &str = "--timeout=240s";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const HOST: &str = "
+apiVersion: officekms.io/v1alpha1
+kind: OfficeKmsHost
+metadata: {name: rehearsal, namespace: officekms-trial}
+spec:
+  replicas: 3
+  rehearsal: {}
+  ledger:
+    managed: {storage: {size: 64Mi}}
+";
+
+#[test]
+fn from_helm_install_to_licensed_clients_and_back_to_nothing() -> Result<()> {
+    let cluster = match Cluster::find() {
+        Ok(cluster) => cluster,
+        Err(why) => {
+            skipped(TEST, &format!("{why:#}"));
+            return Ok(());
+        }
+    };
+    let story = cluster.story();
+    if story.is_err() {
+        cluster.tell();
+    }
+    let gone = cluster.clean_up();
+    story.and(gone)
+}
+
+struct Cluster {
+    tools: Tools,
+}
+
+impl Cluster {
+    /// A cluster on which the story can take place, or why there is none.
+    fn find() -> Result<Self> {
+        let named = std::env::var_os("KUBECONFIG").context("no KUBECONFIG names a cluster with nodes")?;
+        let cluster = Self {
+            tools: Tools::find()?.on(&PathBuf::from(named)),
+        };
+        let nodes = cluster.json("get nodes")?;
+        let images: Vec<&str> = items(&nodes)
+            .flat_map(|node| {
+                node.pointer("/status/images")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+            })
+            .flat_map(|image| image["names"].as_array().into_iter().flatten())
+            .filter_map(Value::as_str)
+            .collect();
+        for name in ["kms-operator", "kms-host", "kmsctl"] {
+            let image = format!("ghcr.io/officekms/{name}:{VERSION}");
+            ensure!(
+                images.contains(&image.as_str()),
+                "no node of this cluster has {image}: make images, and load it"
+            );
+        }
+        let there = cluster.json("get crd --ignore-not-found -l app.kubernetes.io/part-of=officekms")?;
+        ensure!(
+            items(&there).count() == 0,
+            "this cluster has officekms already, which is left alone"
+        );
+        let classes = items(&cluster.json("get storageclasses")?).count();
+        let free =
+            items(&cluster.json("get persistentvolumes")?).any(|volume| text(volume, "/status/phase") == "Available");
+        ensure!(
+            classes > 0 || free,
+            "this cluster has neither a StorageClass nor a free volume for the managed ledger"
+        );
+        Ok(cluster)
+    }
+
+    fn story(&self) -> Result<()> {
+        for namespace in [SYSTEM, TRIAL] {
+            self.kubectl(&format!("create namespace {namespace}"))?;
+            self.kubectl(&format!(
+                "label namespace {namespace} pod-security.kubernetes.io/enforce=restricted"
+            ))?;
+        }
+        self.helm("install officekms charts/officekms --wait --timeout 240s")?;
+        self.helm("test officekms --timeout 240s")?;
+
+        // Three replicas and their ledger come up, and pass their probes under Pod Security "restricted".
+        self.apply(HOST)?;
+        self.kubectl(&format!(
+            "-n {TRIAL} wait --for=condition=Ready officekmshost/rehearsal {PATIENCE}"
+        ))?;
+        let before = self.host_pods()?;
+        ensure!(before.len() == 3, "{before:?}");
+
+        // One count for all: each client connects anew, to whichever pod the Service picks.
+        let clients = self.activate("first", 1, 6)?;
+        let counts: Vec<i64> = clients
+            .iter()
+            .filter_map(|client| client["currentCount"].as_i64())
+            .collect();
+        ensure!(
+            counts == [1, 2, 3, 4, 5, 6],
+            "the pods do not share one count: {clients:?}"
+        );
+        let outcomes: Vec<&str> = clients.iter().filter_map(|client| client["outcome"].as_str()).collect();
+        let (waiting, licensed) = outcomes.split_at(4);
+        ensure!(
+            waiting.iter().all(|outcome| *outcome == "notEnoughClients"),
+            "{outcomes:?}"
+        );
+        ensure!(
+            licensed.iter().all(|outcome| *outcome == "licensed"),
+            "the fifth client is licensed: {outcomes:?}"
+        );
+        ensure!(
+            self.pods_that_answered(before.keys())? >= 2,
+            "one pod answered all: counts were not shared"
+        );
+
+        // A killed pod loses nothing, be it a replica or the ledger.
+        let victim = before.keys().next().context("there are pods")?;
+        self.kubectl(&format!("-n {TRIAL} delete pod {victim} --grace-period=0 --force"))?;
+        self.settled()?;
+        ensure!(
+            self.count_of("after-a-replica", 7)? == 7,
+            "a killed replica lost the count"
+        );
+        self.kubectl(&format!(
+            "-n {TRIAL} delete pod rehearsal-redis-0 --grace-period=0 --force"
+        ))?;
+        self.settled()?;
+        ensure!(
+            self.count_of("after-the-ledger", 8)? == 8,
+            "a killed ledger lost the count"
+        );
+
+        // The operator is replaced, and no host pod is.
+        let before = self.host_pods()?;
+        let old = self.operator_pods()?;
+        self.helm("upgrade officekms charts/officekms --wait --timeout 240s --set podAnnotations.upgrade=again")?;
+        let new = self.operator_pods()?;
+        ensure!(
+            new.keys().all(|pod| !old.contains_key(pod)),
+            "the operator was not replaced: {old:?} {new:?}"
+        );
+        self.kubectl(&format!(
+            "-n {TRIAL} annotate officekmshost rehearsal officekms.io/touched=yes"
+        ))?;
+        self.settled()?;
+        let after = self.host_pods()?;
+        ensure!(
+            before == after,
+            "the operator's upgrade touched host pods: {before:?} {after:?}"
+        );
+        Ok(())
+    }
+
+    /// Deletes what the story made, and finds nothing left.
+    fn clean_up(&self) -> Result<()> {
+        let deleted = self.kubectl(&format!(
+            "-n {TRIAL} delete officekmshosts --all --ignore-not-found {PATIENCE}"
+        ));
+        let children = deleted.and_then(|_| self.kubectl(&format!(
+            "-n {TRIAL} wait --for=delete {PATIENCE} -l app.kubernetes.io/managed-by=kms-operator \
+             deployments,statefulsets,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies,persistentvolumeclaims"
+        )));
+        let released = self.helm("uninstall officekms --wait --timeout 240s");
+        self.kubectl(&format!(
+            "delete crd officekmshosts.officekms.io --ignore-not-found {PATIENCE}"
+        ))?;
+        let kinds = self.kubectl("api-resources --verbs=list --output=name")?;
+        let kinds: Vec<&str> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
+        let left = self.kubectl(&format!(
+            "get {} --all-namespaces --ignore-not-found --output=name -l app.kubernetes.io/part-of=officekms",
+            kinds.join(",")
+        ))?;
+        self.kubectl(&format!(
+            "delete namespace {SYSTEM} {TRIAL} --ignore-not-found {PATIENCE}"
+        ))?;
+        children?;
+        released?;
+        ensure!(left.trim().is_empty(), "left behind: {left}");
+        Ok(())
+    }
+
+    /// Lets rehearsal clients ask through the Service, from a pod, and returns what each was told.
+    fn activate(&self, job: &str, first: u32, count: u32) -> Result<Vec<Value>> {
+        self.apply(&format!(
+            "
+apiVersion: batch/v1
+kind: Job
+metadata: {{name: {job}, namespace: {TRIAL}}}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      automountServiceAccountToken: false
+      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+      containers:
+        - name: kmsctl
+          image: ghcr.io/officekms/kmsctl:{VERSION}
+          args: [activate, --count={count}, --first={first}, --host=rehearsal:1688, --site-key-file=/keys/site-key, --output=json]
+          securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+          volumeMounts: [{{name: keys, mountPath: /keys, readOnly: true}}]
+      volumes: [{{name: keys, secret: {{secretName: rehearsal-keys, defaultMode: 292}}}}]
+"
+        ))?;
+        // kmsctl tells by its exit code that clients have to wait, so that the Job may fail.
+        let ended = "--for=jsonpath={.status.conditions[*].status}=True";
+        let waited = self
+            .tools
+            .kubectl(["-n", TRIAL, "wait", ended, &format!("job/{job}"), PATIENCE])?
+            .ok();
+        let log = self.kubectl(&format!("-n {TRIAL} logs job/{job}"))?;
+        let report: Value = serde_json::from_str(&log).with_context(|| format!("{waited:?}: {log}"))?;
+        let clients = report.get("clients").and_then(Value::as_array);
+        Ok(clients.cloned().unwrap_or_default())
+    }
+
+    /// The count that a new client with this number is told.
+    fn count_of(&self, job: &str, number: u32) -> Result<i64> {
+        let clients = self.activate(job, number, 1)?;
+        let count = clients.first().and_then(|client| client["currentCount"].as_i64());
+        count.with_context(|| format!("no count: {clients:?}"))
+    }
+
+    /// Waits until all pods of the trial's host and ledger are there and ready.
+    fn settled(&self) -> Result<()> {
+        self.kubectl(&format!(
+            "-n {TRIAL} rollout status statefulset/rehearsal-redis {PATIENCE}"
+        ))?;
+        self.kubectl(&format!("-n {TRIAL} rollout status deployment/rehearsal {PATIENCE}"))?;
+        self.kubectl(&format!(
+            "-n {TRIAL} wait --for=condition=Ready officekmshost/rehearsal {PATIENCE}"
+        ))?;
+        Ok(())
+    }
+
+    /// UIDs and restarts of the host's pods.
+    fn host_pods(&self) -> Result<BTreeMap<String, (String, i64)>> {
+        self.pods(
+            TRIAL,
+            "app.kubernetes.io/instance=rehearsal,app.kubernetes.io/component=host",
+        )
+    }
+
+    fn operator_pods(&self) -> Result<BTreeMap<String, (String, i64)>> {
+        self.pods(SYSTEM, "app.kubernetes.io/name=kms-operator")
+    }
+
+    fn pods(&self, namespace: &str, selector: &str) -> Result<BTreeMap<String, (String, i64)>> {
+        let pods = self.json(&format!("-n {namespace} get pods -l {selector}"))?;
+        let alive = items(&pods).filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none());
+        let row = |pod: &Value| {
+            let restarts = pod.pointer("/status/containerStatuses/0/restartCount");
+            let restarts = restarts.and_then(Value::as_i64).unwrap_or_default();
+            let name = text(pod, "/metadata/name").to_owned();
+            (name, (text(pod, "/metadata/uid").to_owned(), restarts))
+        };
+        Ok(alive.map(row).collect())
+    }
+
+    /// How many of these pods have answered a client.
+    fn pods_that_answered<'a>(&self, pods: impl Iterator<Item = &'a String>) -> Result<usize> {
+        let mut answered = 0;
+        for pod in pods {
+            let metrics = self.kubectl(&format!(
+                "get --raw /api/v1/namespaces/{TRIAL}/pods/{pod}:9688/proxy/metrics"
+            ))?;
+            let line = metrics
+                .lines()
+                .find(|line| line.starts_with("okms_requests_total{") && line.contains("answered"));
+            answered += usize::from(line.is_some_and(|line| !line.ends_with(" 0")));
+        }
+        Ok(answered)
+    }
+
+    fn apply(&self, manifest: &str) -> Result<String> {
+        let file = self.tools.values(manifest)?;
+        self.kubectl(&format!("apply --server-side -f {file}"))
+    }
+
+    fn kubectl(&self, arguments: &str) -> Result<String> {
+        let said = self.tools.kubectl(arguments.split_whitespace())?;
+        said.ok().with_context(|| format!("kubectl {arguments}"))
+    }
+
+    fn helm(&self, arguments: &str) -> Result<String> {
+        let said = self
+            .tools
+            .helm(["--namespace", SYSTEM].into_iter().chain(arguments.split_whitespace()))?;
+        said.ok().with_context(|| format!("helm {arguments}"))
+    }
+
+    fn json(&self, arguments: &str) -> Result<Value> {
+        let text = self.kubectl(&format!("{arguments} --output=json"))?;
+        Ok(if text.trim().is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text)?
+        })
+    }
+
+    /// Prints what helps to see why the story ended early.
+    fn tell(&self) {
+        let of = |kind: &str| format!("get {kind} --all-namespaces --output=wide");
+        let logs = format!("-n {SYSTEM} logs -l app.kubernetes.io/name=kms-operator --tail=60 --prefix");
+        for arguments in [of("pods"), of("events"), of("officekmshosts"), logs] {
+            println!(
+                "$ kubectl {arguments}\n{}",
+                self.kubectl(&arguments).unwrap_or_else(|error| format!("{error:#}"))
+            );
+        }
+    }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().into_iter().flatten()
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
