@@ -1,7 +1,7 @@
 //! The binary: exit codes, `--check`, reload on SIGHUP and end on SIGTERM.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -13,21 +13,22 @@ fn command(config: &Path) -> Command {
     command
 }
 
-fn check(text: &str) -> (Output, String) {
-    let directory = tempfile::tempdir().expect("directory");
+fn check(text: &str) -> io::Result<(Output, String)> {
+    let directory = tempfile::tempdir()?;
     let file = directory.path().join("config.yaml");
-    fs::write(&file, text).expect("written");
-    let output = command(&file).arg("--check").output().expect("run");
+    fs::write(&file, text)?;
+    let output = command(&file).arg("--check").output()?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output, stderr)
+    Ok((output, stderr))
 }
 
 #[test]
 fn a_good_configuration_is_0_and_a_bad_one_is_2_with_every_problem_at_its_line() {
-    let (output, _) = check("relay: {licensedHosts: [{name: a, address: 10.0.0.1}]}\n");
+    let (output, _) = check("relay: {licensedHosts: [{name: a, address: 10.0.0.1}]}\n").expect("run");
     assert_eq!(output.status.code(), Some(0));
     let (output, stderr) =
-        check("relay:\n  licensedHosts:\n    - {name: a, adress: 10.0.0.1}\nlisten: 5\nlog: {filter: '=='}\n");
+        check("relay:\n  licensedHosts:\n    - {name: a, adress: 10.0.0.1}\nlisten: 5\nlog: {filter: '=='}\n")
+            .expect("run");
     assert_eq!(output.status.code(), Some(2));
     for expected in [
         "config.yaml:3:17",
@@ -65,12 +66,9 @@ fn an_address_that_is_taken_is_1_and_named() {
     assert!(String::from_utf8_lossy(&output.stderr).contains(&address.to_string()));
 }
 
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill")
-        .args([name, &child.id().to_string()])
-        .status()
-        .expect("kill");
-    assert!(status.success());
+fn signal(child: &Child, name: &str) -> io::Result<bool> {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status()?;
+    Ok(status.success())
 }
 
 #[test]
@@ -93,11 +91,11 @@ fn sighup_reloads_at_once_and_sigterm_ends_with_0() {
     let address = serving["server.addr"].as_str().expect("the address").to_owned();
     assert!(TcpStream::connect(&address).is_ok());
     fs::write(&file, config("127.0.0.2")).expect("written");
-    signal(&child, "-HUP");
+    assert!(signal(&child, "-HUP").expect("kill"));
     lines
         .find(|line| line.contains("changed configuration in use"))
         .expect("it reloads");
-    signal(&child, "-TERM");
+    assert!(signal(&child, "-TERM").expect("kill"));
     lines.find(|line| line.contains("draining")).expect("it drains");
     let begun = Instant::now();
     let code = loop {

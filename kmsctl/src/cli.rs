@@ -159,7 +159,11 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for command in Cli::command().get_subcommands() {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            assert!(!about.is_empty() && seen.insert(about.clone()), "{}: {about:?}", command.get_name());
+            assert!(
+                !about.is_empty() && seen.insert(about.clone()),
+                "{}: {about:?}",
+                command.get_name()
+            );
         }
     }
 

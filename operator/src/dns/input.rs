@@ -69,12 +69,7 @@ pub fn zone(zone: &ZoneSpec, objects: &Objects, held_back: &HeldBack<'_>) -> Zon
 
 /// A zone in which only what is ours is to go; none when nothing can stand through such a publisher.
 #[must_use]
-pub fn leftover(
-    zone: &str,
-    place: &PublishedBy,
-    objects: &Objects,
-    held_back: &HeldBack<'_>,
-) -> Option<ZoneInput> {
+pub fn leftover(zone: &str, place: &PublishedBy, objects: &Objects, held_back: &HeldBack<'_>) -> Option<ZoneInput> {
     let publisher = match (&place.rfc2136, &place.windows_dns) {
         (Some(publisher), _) => rfc2136(publisher, objects),
         (None, Some(publisher)) => windows(publisher, objects, held_back),
@@ -162,11 +157,7 @@ fn algorithm(algorithm: TsigAlgorithm) -> &'static str {
     }
 }
 
-fn windows(
-    publisher: &WindowsDnsPublisher,
-    objects: &Objects,
-    held_back: &HeldBack<'_>,
-) -> PublisherInput {
+fn windows(publisher: &WindowsDnsPublisher, objects: &Objects, held_back: &HeldBack<'_>) -> PublisherInput {
     let made = || -> Result<Arc<WindowsDns>, Vec<Problem>> {
         let (endpoint, credentials) = Reach::to_dns(publisher).resolve(objects)?;
         let refused = account_mark(publisher, objects).and_then(|mark| held_back(&mark));
