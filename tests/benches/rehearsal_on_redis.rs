@@ -43,7 +43,7 @@ const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if let Some(why) = missing().or_else(|| no_benchmark()) {
+    if let Some(why) = missing().or_else(no_benchmark) {
         println!("SKIPPED rehearsal_on_redis: {why}");
         return Ok(());
     }

@@ -1,7 +1,5 @@
 //! Three rehearsal hosts on one ledger share one count: five clients spread over them reach 5.
 
-#![cfg(test)]
-
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, bail};

@@ -1,7 +1,5 @@
 //! What a ledger in Redis does when Redis is away, comes back, moves, forgets the scripts or changes its password.
 
-#![cfg(test)]
-
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};

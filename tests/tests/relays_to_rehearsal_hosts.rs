@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::slice;
 
 use anyhow::{Context as _, Result};
 use kms_host::admin::Events;
@@ -82,7 +83,7 @@ async fn the_fifth_client_is_licensed_through_the_relay_and_all_is_recorded_and_
     };
     assert_eq!(fifth.event.client_name, "pc05.example.com");
     let (_, later) = http::get(host.admin, &format!("/events?after={}", fifth.cursor)).await?;
-    assert_eq!(serde_json::from_str::<Events>(&later)?.events, [sixth.clone()]);
+    assert_eq!(serde_json::from_str::<Events>(&later)?.events, slice::from_ref(sixth));
     let (head, _) = http::get(host.admin, "/events?newest=2").await?;
     assert!(head.contains(" 400 "), "{head}");
 

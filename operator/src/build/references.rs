@@ -225,7 +225,7 @@ impl Inputs {
         Self::default()
     }
 
-    /// From what was read of [`names`].
+    /// From what was read of [`names()`].
     ///
     /// # Errors
     /// Every reference that leads nowhere, and every key that is none. The Deployment is better left alone then: its pods

@@ -1,8 +1,6 @@
 //! One ledger, kept in five places: every case here runs over memory, Redis alone, behind sentinels and as a cluster,
 //! and over TLS as an ACL user with no right too many.
 
-#![cfg(test)]
-
 mod cases;
 mod sequences;
 
@@ -22,7 +20,7 @@ use system_tests::{
 };
 
 /// The ACL user that the documentation advises.
-const USER: &str = include_str!("../../../docs/examples/ledger-user.acl");
+const USER: &str = include_str!("../../docs/examples/ledger-user.acl");
 
 /// Where the ledgers of the cases are kept.
 struct Place {

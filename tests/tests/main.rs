@@ -1,0 +1,31 @@
+//! Whole-system tests on real parts: one program, so that what all of them need is linked once.
+//!
+//! Each module starts its own servers on unused ports. One whose server can't be had says `SKIPPED` and why.
+
+#![cfg(test)]
+
+mod admits_whom_it_may_and_no_more;
+mod dns_life;
+mod dns_operator;
+mod dns_updates;
+mod doctor_says_why;
+mod five_clients_over_three_replicas_reach_five;
+mod install_chart;
+mod install_images;
+mod install_manifests;
+mod install_on_node;
+mod ledger_behaviour;
+mod ledger_outages;
+mod licensing_journal;
+mod licensing_operator;
+mod licensing_rehearsal;
+mod operator_api_rules;
+mod operator_managed_ledger;
+mod people_see_the_page;
+mod relays_to_rehearsal_hosts;
+mod relays_to_samba;
+mod relays_what_the_licensed_host_answered;
+mod routing_fleet;
+mod rpc_dissected;
+mod rpc_peers;
+mod takes_over_changes_and_drains;
