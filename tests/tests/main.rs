@@ -19,6 +19,7 @@ mod ledger_outages;
 mod licensing_journal;
 mod licensing_operator;
 mod licensing_rehearsal;
+mod monitoring;
 mod operator_api_rules;
 mod operator_managed_ledger;
 mod people_see_the_page;

@@ -1,0 +1,142 @@
+//! The alerts: Prometheus' own tool says when they fire, and they speak of metrics that there are.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use kms_host::rehearsal::RehearsalMetrics;
+use serde_json::Value;
+use system_tests::helm::Tools;
+use system_tests::peer::{has, skipped};
+
+fn of_the_project(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
+}
+
+/// Name and expression of each alert.
+fn alerts() -> Vec<(String, String)> {
+    let rules: Value = serde_saphyr::from_str(&of_the_project("charts/officekms/files/alerts.yaml")).unwrap();
+    let groups = rules["groups"].as_array().unwrap().iter();
+    let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    rules.map(|rule| (word(&rule["alert"]), word(&rule["expr"]))).collect()
+}
+
+#[test]
+fn alerts_fire_when_something_is_wrong_and_only_then() {
+    if !has("promtool", "--version") {
+        skipped(
+            "alerts_fire_when_something_is_wrong_and_only_then",
+            "no promtool (Debian's prometheus)",
+        );
+        return;
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/firing.yaml");
+    let said = Command::new("promtool")
+        .args(["test", "rules"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(
+        said.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    let firing = std::fs::read_to_string(file).unwrap();
+    for (alert, _) in alerts() {
+        assert!(firing.contains(&format!("\"{alert}\"")), "{alert} is never seen firing");
+    }
+}
+
+#[test]
+fn alerts_speak_of_metrics_that_there_are_and_of_conditions_that_there_are() {
+    let rehearsal = RehearsalMetrics::default();
+    let host = kms_host::metrics::Metrics::with(|registry| rehearsal.register(registry));
+    let _seen = host.host("kms01");
+    let operator = kms_operator::metrics::Metrics::default();
+    operator.condition(kms_operator::conditions::kind::READY, "True", 1);
+    let now = kms_host::metrics::Now {
+        routing: Some(nobody()),
+        observations: Some(Default::default()),
+        ..Default::default()
+    };
+    let served = host.encode(now) + &operator.encode(0, 0, 0);
+    let known: BTreeSet<&str> = served
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    for (alert, expression) in alerts() {
+        let names = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let metrics: Vec<&str> = names.filter(|name| name.starts_with("okms_")).collect();
+        assert!(!metrics.is_empty(), "{alert}: {expression}");
+        for metric in metrics {
+            let family = metric.strip_suffix("_total").unwrap_or(metric);
+            assert!(known.contains(family), "{alert}: {metric} is no metric: {known:#?}");
+        }
+        if let Some((_, rest)) = expression.split_once("condition=\"") {
+            let condition = rest.split('"').next().unwrap();
+            assert!(
+                kms_operator::conditions::kind::ALL.contains(&condition),
+                "{alert}: {condition}"
+            );
+        }
+    }
+}
+
+/// A fleet without hosts: what is known of each host comes under metrics that are named even then.
+fn nobody() -> kms_host::routing::RoutingStatus {
+    serde_json::from_value(serde_json::json!({
+        "policy": "countAware", "knowledge": "fresh", "distinctClients": 0, "requiredCount": 5,
+        "activeSet": [], "clientsKnown": 0, "hosts": []
+    }))
+    .unwrap()
+}
+
+#[test]
+fn each_metric_and_each_alert_is_told_of() {
+    let pages = of_the_project("docs/reference/kms-host.md") + &of_the_project("docs/reference/kms-operator.md");
+    let operations = of_the_project("docs/operations.md");
+    for (alert, expression) in alerts() {
+        assert!(
+            operations.contains(&format!("`{alert}`")),
+            "docs/operations.md: {alert}"
+        );
+        let names = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for metric in names.filter(|name| name.starts_with("okms_")) {
+            assert!(pages.contains(&format!("`{metric}`")), "docs/reference: {metric}");
+        }
+    }
+}
+
+#[test]
+fn the_chart_makes_a_prometheus_rule_of_them_but_for_those_that_are_not_wanted() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(error) => {
+            skipped(
+                "the_chart_makes_a_prometheus_rule_of_them_but_for_those_that_are_not_wanted",
+                &error.to_string(),
+            );
+            return;
+        }
+    };
+    assert!(tools.template("").unwrap().of("PrometheusRule").is_empty());
+    let values = "metrics: {prometheusRule: {enabled: true, labels: {release: p}, without: [OfficeKmsIdle]}}";
+    let chart = tools.template(values).unwrap();
+    let rule = chart.the("PrometheusRule").unwrap();
+    assert_eq!(rule["metadata"]["labels"]["release"], "p");
+    let groups = rule["spec"]["groups"].as_array().unwrap().iter();
+    let names: Vec<String> = groups
+        .flat_map(|group| group["rules"].as_array().unwrap())
+        .map(|rule| rule["alert"].as_str().unwrap().to_owned())
+        .collect();
+    let wanted: Vec<String> = alerts()
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| name != "OfficeKmsIdle")
+        .collect();
+    assert_eq!(names, wanted);
+    // Prometheus' own templates are left to Prometheus.
+    assert!(rule.to_string().contains("{{ $labels.job }}"));
+}
