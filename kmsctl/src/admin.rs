@@ -1,11 +1,15 @@
-//! Asking the admin endpoints of host replicas.
+//! Asking the admin endpoints of host replicas: by their addresses, or in a cluster through the API server.
 
+mod pod;
+
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
+use crate::cluster;
 use crate::local::StateDir;
 
 /// How long a replica may take to answer.
@@ -22,12 +26,59 @@ pub struct Admins {
     state: StateDir,
 }
 
+/// Whose replicas are asked.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Replicas {
+    /// Resource in the cluster of the kubeconfig: its replicas are asked through the API server, as by port-forward
+    #[arg(conflicts_with = "urls")]
+    name: Option<String>,
+    /// Namespace of the resource [default: that of the kubeconfig's context]
+    #[arg(short, long, requires = "name")]
+    namespace: Option<String>,
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, requires = "name")]
+    context: Option<String>,
+    #[command(flatten)]
+    admins: Admins,
+}
+
+impl Replicas {
+    /// The admin endpoints, of which there must be one.
+    ///
+    /// # Errors
+    /// When there is none, or the cluster cannot be asked.
+    pub async fn some(&self) -> Result<Vec<Admin>> {
+        let Some(name) = &self.name else {
+            return self.admins.some();
+        };
+        let (client, namespace) = cluster::connect(self.context.as_deref()).await?;
+        let namespace = self.namespace.as_ref().unwrap_or(&namespace);
+        let pods = pod::running(&client, namespace, name).await?;
+        Ok(pods.into_iter().map(Admin::Pod).collect())
+    }
+}
+
 /// An admin endpoint to ask.
 #[derive(Debug, Clone)]
-pub struct Admin {
-    /// Where it is.
-    pub url: Url,
-    client: reqwest::Client,
+pub enum Admin {
+    /// By its address.
+    Http {
+        /// Where it is.
+        url: Url,
+        /// Who asks.
+        client: reqwest::Client,
+    },
+    /// Of a pod, through the API server.
+    Pod(pod::Pod),
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { url, .. } => url.fmt(f),
+            Self::Pod(pod) => pod.fmt(f),
+        }
+    }
 }
 
 impl Admins {
@@ -55,7 +106,7 @@ impl Admins {
         };
         Ok(urls
             .into_iter()
-            .map(|url| Admin {
+            .map(|url| Admin::Http {
                 url,
                 client: client.clone(),
             })
@@ -69,7 +120,7 @@ impl Admins {
     pub fn some(&self) -> Result<Vec<Admin>> {
         let all = self.all()?;
         if all.is_empty() {
-            bail!("which host replica? Give --admin URL, or start `kmsctl up` on this machine");
+            bail!("which host replica? Give a resource's NAME, --admin URL, or start `kmsctl up` on this machine");
         }
         Ok(all)
     }
@@ -81,23 +132,27 @@ impl Admin {
     /// # Errors
     /// When the replica does not answer, refuses, or answers something else.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let url = self
-            .url
-            .join(path)
-            .context("the admin endpoint is no base for a path")?;
-        let answer = self
-            .client
-            .get(url)
-            .send()
-            .await
-            .with_context(|| format!("cannot reach a host replica's admin endpoint at {}", self.url))?;
-        let (status, text) = (answer.status(), answer.text().await?);
+        let answer = match self {
+            Self::Http { url, client } => by_address(url, client, path).await,
+            Self::Pod(pod) => match tokio::time::timeout(PATIENCE, pod.get(path)).await {
+                Ok(answer) => answer,
+                Err(_) => bail!("it did not answer within {} s", PATIENCE.as_secs()),
+            },
+        };
+        let (status, text) =
+            answer.with_context(|| format!("cannot reach a host replica's admin endpoint at {self}"))?;
         if !status.is_success() {
-            bail!("{} answered {status}: {}", self.url, text.trim());
+            bail!("{self} answered {status}: {}", text.trim());
         }
         serde_json::from_str(&text)
-            .with_context(|| format!("{} does not answer as a host replica of this version does", self.url))
+            .with_context(|| format!("{self} does not answer as a host replica of this version does"))
     }
+}
+
+async fn by_address(url: &Url, client: &reqwest::Client, path: &str) -> Result<(StatusCode, String)> {
+    let url = url.join(path).context("the admin endpoint is no base for a path")?;
+    let answer = client.get(url).send().await?;
+    Ok((answer.status(), answer.text().await?))
 }
 
 #[cfg(test)]
@@ -119,7 +174,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&request[..read]).into_owned()
         });
-        let admin = Admin {
+        let admin = Admin::Http {
             url,
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
         };

@@ -8,7 +8,7 @@ use kms_host::admin::{Events, MOST_EVENTS};
 use kms_host::ledger::StoredEvent;
 use serde::Serialize;
 
-use crate::admin::{Admin, Admins};
+use crate::admin::{Admin, Replicas};
 use crate::output::{Format, View, table};
 
 /// How often new events are asked for.
@@ -19,13 +19,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Newest events to show
-    #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     last: u16,
     /// Go on with new events until interrupted; with `-o json` each is one line
     #[arg(long, short)]
     follow: bool,
     #[command(flatten)]
-    admins: Admins,
+    replicas: Replicas,
 }
 
 /// Events, oldest first.
@@ -38,7 +38,7 @@ pub struct Report(Vec<StoredEvent>);
 /// # Errors
 /// When no replica answers. While following, one that stops to answer is waited for.
 pub async fn run(args: &Args, format: Format) -> Result<()> {
-    let admins = args.admins.some()?;
+    let admins = args.replicas.some().await?;
     let ledgers = read_all(&admins, &format!("/events?limit={}", args.last)).await?;
     let mut events: Vec<StoredEvent> = ledgers.iter().flat_map(|(_, events)| events.iter().cloned()).collect();
     events.sort_by_key(|event| event.event.at);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Result, bail};
 use kms_host::routing::Explanation;
 
-use crate::admin::Admins;
+use crate::admin::Replicas;
 use crate::output::View;
 
 /// Shows where a client would go now, and why, as one relay sees it: what every licensed host is to the fleet, in which
@@ -16,7 +16,7 @@ pub struct Args {
     /// The client's address, as the relay sees it
     client: IpAddr,
     #[command(flatten)]
-    admins: Admins,
+    replicas: Replicas,
 }
 
 /// Asks the first relay that answers; all decide alike.
@@ -25,7 +25,7 @@ pub struct Args {
 /// When no relay answers, or there is none.
 pub async fn run(args: &Args) -> Result<Explanation> {
     let mut errors = Vec::new();
-    for admin in args.admins.some()? {
+    for admin in args.replicas.some().await? {
         match admin.get(&format!("/explain/{}", args.client)).await {
             Ok(explanation) => return Ok(explanation),
             Err(error) => errors.push(format!("{error:#}")),

@@ -84,7 +84,7 @@ pub async fn run(args: &Args) -> Result<Report> {
     if !admins.is_empty() {
         let replicas = admins.iter().map(async |admin| {
             let answer = admin.get::<Status>("/status").await;
-            let admin = admin.url.to_string();
+            let admin = admin.to_string();
             match answer {
                 Ok(status) => Replica {
                     admin,

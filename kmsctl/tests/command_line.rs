@@ -132,7 +132,7 @@ fn every_command_finds_what_up_runs() -> Result<()> {
     let table = String::from_utf8(table.stdout)?;
     ensure!(table.contains("Licensed hosts as kms-0 sees them"), "{table}");
 
-    let (events, code) = up.json(&["events", "-n", "3"])?;
+    let (events, code) = up.json(&["events", "--last", "3"])?;
     let events_shown = events.as_array().context("events")?.iter();
     let names: Vec<_> = events_shown.filter_map(|event| event["clientName"].as_str()).collect();
     assert_eq!((names, code), (vec!["pc04", "pc05", "pc06"], Some(0)));
@@ -157,7 +157,7 @@ fn every_command_finds_what_up_runs() -> Result<()> {
         Some(2),
         "{probe}"
     );
-    let (after, _) = up.json(&["events", "-n", "3"])?;
+    let (after, _) = up.json(&["events", "--last", "3"])?;
     assert_eq!(after, events, "a probe leaves no event");
 
     for kept in [&[][..], &["--keep-open"]] {
