@@ -6,6 +6,7 @@
 
 mod diagnose;
 mod facts;
+mod findings;
 mod gather;
 mod pods;
 

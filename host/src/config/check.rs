@@ -3,10 +3,10 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::Period;
+use super::period::Period;
+use super::place::{SectionProblem, Step};
 use super::problem::Problem;
-use super::tree::{Node, Step};
-use crate::ledger::config::ConfigProblem;
+use super::tree::Node;
 
 /// Collects what is wrong with a decoded document.
 pub(super) struct Check<'d> {
@@ -45,8 +45,8 @@ impl<'d> Check<'d> {
     }
 
     /// Notes the problems that a section's owner found; their paths begin at the section.
-    pub(super) fn section(&mut self, name: &str, problems: Vec<ConfigProblem>) {
-        for ConfigProblem { path, message, hint } in problems {
+    pub(super) fn section(&mut self, name: &str, problems: Vec<SectionProblem>) {
+        for SectionProblem { path, message, hint } in problems {
             let path: Vec<Step> = [key(name)].into_iter().chain(path).collect();
             self.problem(path, message, hint);
         }

@@ -11,8 +11,9 @@ use std::fmt;
 
 use serde::de::{self, DeserializeOwned};
 
-use super::problem::{Problem, did_you_mean, display_path};
-use super::tree::{Key, Node, Step, Value};
+use super::place::{Place, Step, display_path};
+use super::problem::{Problem, did_you_mean};
+use super::tree::{Key, Node, Value};
 use access::NodeAccess;
 
 /// Bounds the repairs; each takes a decode of the whole document.
@@ -145,7 +146,7 @@ enum What {
 }
 
 impl What {
-    fn problem(&self, mut path: Vec<Step>, at: super::tree::Place, node: &Node) -> Problem {
+    fn problem(&self, mut path: Vec<Step>, at: Place, node: &Node) -> Problem {
         let (message, hint) = match self {
             Self::UnknownField { field, expected } => {
                 path.push(Step::Key(field.clone()));

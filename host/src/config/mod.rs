@@ -11,7 +11,8 @@
 mod check;
 mod clients;
 mod decode;
-mod period;
+pub(crate) mod period;
+pub(crate) mod place;
 mod problem;
 mod relay;
 mod tree;
@@ -24,19 +25,19 @@ use serde::{Deserialize, Serialize};
 
 pub use clients::{ClientsConfig, LimitsConfig, ProxyProtocolConfig};
 pub use period::{NotAPeriod, Period};
-pub use problem::{Problem, Problems, display_path};
+pub use place::{Place, SectionProblem, Step, display_path};
+pub use problem::{Problem, Problems};
 pub use relay::{
     HealthConfig, InterfaceConfig, KMS_PORT, LicensedHostConfig, PoolConfig, RelayConfig, RelayTimeouts, Syntax,
     WhenNoHost,
 };
-pub use tree::{Place, Step};
 pub use watch::{LOOK_EVERY, Look, ReadError, WatchedFile};
 
 use check::Check;
 
 use crate::ledger::LedgerConfig;
 use crate::rehearsal::RehearsalConfig;
-use crate::routing::{RoutingConfig, RoutingProblem};
+use crate::routing::RoutingConfig;
 
 /// Port of the admin endpoint.
 pub const ADMIN_PORT: u16 = 9688;
@@ -189,9 +190,7 @@ impl HostConfig {
             check.section("rehearsal", rehearsal.problems());
         }
         check.section("ledger", self.ledger.problems());
-        for RoutingProblem { field, message, hint } in self.routing.problems() {
-            check.problem(["routing", field], message, hint);
-        }
+        check.section("routing", self.routing.problems());
         self.clients.check(check);
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             check.problem(

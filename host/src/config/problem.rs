@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::tree::{Place, Step};
+use super::place::{Place, Step, display_path};
 
 /// How many problems are printed; a file with more has one cause.
 const SHOWN: usize = 50;
@@ -92,23 +92,6 @@ impl fmt::Display for Problems {
             self.file.display()
         )
     }
-}
-
-/// `relay.licensedHosts[1].port`.
-pub fn display_path(path: &[Step]) -> String {
-    let mut text = String::new();
-    for step in path {
-        match step {
-            Step::Key(key) => {
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.push_str(key);
-            }
-            Step::Item(index) => text.push_str(&format!("[{index}]")),
-        }
-    }
-    text
 }
 
 /// The one of `known` that `typed` was probably meant to be.

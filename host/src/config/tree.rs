@@ -8,25 +8,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::place::{Place, Step};
 use super::problem::Problem;
-
-/// Line and column of a node, counted from 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// Line, from 1.
-    pub line: u64,
-    /// Column in characters, from 1.
-    pub column: u64,
-}
-
-/// One step of a path into the document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Into the mapping's entry of this name.
-    Key(String),
-    /// Into the sequence's item at this index.
-    Item(usize),
-}
 
 /// A node and its place.
 #[derive(Debug, Clone, PartialEq)]

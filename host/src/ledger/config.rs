@@ -1,10 +1,11 @@
 //! The `ledger` section of the host's configuration.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Period, Step, display_path};
+use crate::config::period::Period;
+use crate::config::place::SectionProblem;
 
 /// Where the ledger is kept. Exactly one of `memory` and `redis`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,41 +121,11 @@ pub struct TlsConfig {
     pub key_file: Option<PathBuf>,
 }
 
-/// A setting that cannot be: where it is, what is wrong, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigProblem {
-    /// Path from the section's own begin.
-    pub path: Vec<Step>,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead.
-    pub hint: String,
-}
-
-impl ConfigProblem {
-    /// A problem with the setting at `path`, a dotted path of names.
-    pub(crate) fn at(path: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        let path = path.split('.').map(|name| Step::Key(name.to_owned())).collect();
-        Self {
-            path,
-            message: message.into(),
-            hint: hint.into(),
-        }
-    }
-}
-
-impl fmt::Display for ConfigProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, message, hint } = self;
-        write!(f, "`{}` {message}; hint: {hint}", display_path(path))
-    }
-}
-
 impl LedgerConfig {
     /// Everything wrong with this section that its types did not catch, all at once.
-    pub fn problems(&self) -> Vec<ConfigProblem> {
+    pub fn problems(&self) -> Vec<SectionProblem> {
         let mut problems = Vec::new();
-        let mut wrong = |path: &str, message: &str, hint: &str| problems.push(ConfigProblem::at(path, message, hint));
+        let mut wrong = |path: &str, message: &str, hint: &str| problems.push(SectionProblem::at(path, message, hint));
         match (&self.memory, &self.redis) {
             (Some(_), None) => {}
             (None, Some(redis)) => {
@@ -295,7 +266,7 @@ mod tests {
         config
             .problems()
             .into_iter()
-            .map(|problem| display_path(&problem.path))
+            .map(|problem| crate::config::place::display_path(&problem.path))
             .collect()
     }
 

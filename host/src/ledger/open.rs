@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Ledger, LedgerConfig, LedgerKey, MemoryLedger, config::ConfigProblem, redis::RedisLedger};
+use super::{Ledger, LedgerConfig, LedgerKey, MemoryLedger, redis::RedisLedger};
+use crate::config::place::SectionProblem;
 use crate::keyfile::KeyFileError;
 
 /// A ledger and the key to it: the one stores, the other gives clients their pseudonyms.
@@ -25,7 +26,7 @@ impl fmt::Debug for Opened {
 pub enum OpenError {
     /// The configuration cannot be.
     #[error("the ledger's configuration cannot be: {0}")]
-    Config(ConfigProblem),
+    Config(SectionProblem),
     /// The ledger key cannot be read.
     #[error("the ledger key cannot be read")]
     Key(#[from] KeyFileError),

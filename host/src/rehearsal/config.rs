@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    management::ManagementConfig,
+    management::config::ManagementConfig,
     message::HostId,
     products::{Catalogue, Product, ProductConfig},
 };
-use crate::{config::Step, ledger::config::ConfigProblem};
+use crate::config::place::{SectionProblem, Step};
 
 /// Intervals that a KMS host may tell its clients, in minutes (SoftwareLicensingService.SetVLActivationInterval).
 pub(super) const INTERVALS: std::ops::RangeInclusive<u32> = 15..=43_200;
@@ -66,25 +66,25 @@ impl RehearsalConfig {
     }
 
     /// Everything wrong with this section that its types did not catch, all at once.
-    pub fn problems(&self) -> Vec<ConfigProblem> {
+    pub fn problems(&self) -> Vec<SectionProblem> {
         self.validate().err().unwrap_or_default()
     }
 
     /// The section as a host needs it, or everything wrong with it.
-    pub fn validate(&self) -> Result<Validated, Vec<ConfigProblem>> {
+    pub fn validate(&self) -> Result<Validated, Vec<SectionProblem>> {
         let mut problems = Vec::new();
         let host_id = HostId::new(self.host_id.as_ref().unwrap_or(&self.host_name));
         if host_id.is_none() {
             let field = if self.host_id.is_some() { "hostId" } else { "hostName" };
             let hint = "write 1 to 63 printable ASCII characters";
-            problems.push(ConfigProblem::at(field, "is no host ID", hint));
+            problems.push(SectionProblem::at(field, "is no host ID", hint));
         }
         for (field, interval) in [
             ("activationIntervalMinutes", self.activation_interval_minutes),
             ("renewalIntervalMinutes", self.renewal_interval_minutes),
         ] {
             if !INTERVALS.contains(&interval) {
-                problems.push(ConfigProblem::at(
+                problems.push(SectionProblem::at(
                     field,
                     "is out of range",
                     "from 15 to 43200 minutes is possible",
@@ -105,7 +105,7 @@ impl RehearsalConfig {
         for (at, config) in self.products.iter().enumerate() {
             let mut wrong = match config.resolve() {
                 Ok(product) if products.iter().any(|other| other.id == product.id) => {
-                    ConfigProblem::at("name", "is given twice", "keep one of them")
+                    SectionProblem::at("name", "is given twice", "keep one of them")
                 }
                 Ok(product) => {
                     products.push(product);
@@ -155,7 +155,7 @@ mod tests {
         config
             .problems()
             .into_iter()
-            .map(|problem| crate::config::display_path(&problem.path))
+            .map(|problem| crate::config::place::display_path(&problem.path))
             .collect()
     }
 

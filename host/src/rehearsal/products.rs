@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::{Uuid, uuid};
 
-use crate::ledger::{config::ConfigProblem, counting::LARGEST_REQUIRED};
+use crate::{config::place::SectionProblem, ledger::counting::LARGEST_REQUIRED};
 
 /// Application ID of Office.
 pub const OFFICE: Uuid = uuid!("0ff1ce15-a989-479d-af46-f275c6370663");
@@ -79,16 +79,16 @@ pub struct ProductConfig {
 
 impl ProductConfig {
     /// The product meant, or what is wrong, at a path from this item.
-    pub fn resolve(&self) -> Result<Product, ConfigProblem> {
+    pub fn resolve(&self) -> Result<Product, SectionProblem> {
         let known = Product::named(&self.name);
         let Some(id) = self.id.or(known.map(|product| product.id)) else {
             let hint =
                 "give the activation ID, or one of the names Office2016, Office2019, OfficeLTSC2021, OfficeLTSC2024";
-            return Err(ConfigProblem::at("id", "is missing", hint));
+            return Err(SectionProblem::at("id", "is missing", hint));
         };
         let required = self.required_count.unwrap_or(OFFICE_REQUIRED);
         if !(1..=LARGEST_REQUIRED).contains(&required) {
-            return Err(ConfigProblem::at(
+            return Err(SectionProblem::at(
                 "requiredCount",
                 "is out of range",
                 "from 1 to 1000 is possible",
@@ -151,7 +151,7 @@ mod tests {
         serde_saphyr::from_str::<ProductConfig>(yaml)
             .unwrap()
             .resolve()
-            .map_err(|problem| crate::config::display_path(&problem.path))
+            .map_err(|problem| crate::config::place::display_path(&problem.path))
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Period;
+use crate::config::period::Period;
+use crate::config::place::SectionProblem;
 
 /// N when neither the configuration nor a host says another: Office and Windows Server need 5 clients ("Volume
 /// Activation Planning Guide").
@@ -82,23 +83,11 @@ pub enum MixedProductSets {
     Accept,
 }
 
-/// A setting that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}; {hint}")]
-pub struct RoutingProblem {
-    /// The field under `routing`.
-    pub field: &'static str,
-    /// What is wrong with it.
-    pub message: String,
-    /// What to do.
-    pub hint: &'static str,
-}
-
 impl RoutingConfig {
     /// Everything that is wrong with the section.
-    pub fn problems(&self) -> Vec<RoutingProblem> {
+    pub fn problems(&self) -> Vec<SectionProblem> {
         let mut found = Vec::new();
-        let mut problem = |field, message: String, hint| found.push(RoutingProblem { field, message, hint });
+        let mut problem = |field, message: String, hint| found.push(SectionProblem::at(field, message, hint));
         if let Some(required @ (0 | 1001..)) = self.required_count {
             problem(
                 "requiredCount",
@@ -166,7 +155,11 @@ mod tests {
             last_known_for: Period(std::time::Duration::ZERO),
             ..RoutingConfig::default()
         };
-        let fields: Vec<_> = wrong.problems().into_iter().map(|problem| problem.field).collect();
+        let fields: Vec<_> = wrong
+            .problems()
+            .into_iter()
+            .map(|problem| crate::config::place::display_path(&problem.path))
+            .collect();
         assert_eq!(
             fields,
             [

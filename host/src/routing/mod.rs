@@ -22,7 +22,7 @@ pub mod reason;
 pub mod simulate;
 pub mod view;
 
-pub use config::{MixedProductSets, Policy, RoutingConfig, RoutingProblem};
+pub use config::{MixedProductSets, Policy, RoutingConfig};
 pub use decide::{Client, Decision, LastAnswer, Try, decide};
 pub use explain::{Explanation, RoutingStatus};
 pub use fleet::{Fleet, Health, Host, HostSetup, Standing};

@@ -30,7 +30,8 @@ pub use client::{BindOutcome, Misbehaviour, Proposal, Reply};
 pub use connection::{CallError, ConnectError, ConnectOptions, Connection};
 pub use fault::FaultStatus;
 pub use frame::{BadFrame, Flaw, Frame, next_frame};
-pub use pdu::{ByteOrder, DataRepresentation};
+pub use pdu::DataRepresentation;
+pub use reader::ByteOrder;
 pub use syntax::{Interface, Offer, SyntaxId, TransferSyntax};
 pub use violation::{Blame, Refusal, Violation};
 

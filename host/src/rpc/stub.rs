@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use super::fault::FaultStatus;
-use super::pdu::ByteOrder;
+use super::reader::ByteOrder;
 use super::reader::{Reader, Truncated, Writer};
 use super::syntax::TransferSyntax;
 

@@ -6,59 +6,18 @@ use kms_operator::build::{Inputs, references, secrets};
 use kms_operator::validate;
 use kube::ResourceExt as _;
 
-use super::facts::{Facts, Read, Resource};
+use super::facts::{Facts, Resource};
+use super::findings::Findings;
 use super::pods;
 use super::{Finding, State};
 
 /// Version of the API that this program knows.
 const VERSION: &str = "v1alpha1";
 
-/// Findings on their way, all about one thing.
-pub(super) struct Findings<'f> {
-    found: &'f mut Vec<Finding>,
-    prefix: String,
-}
-
-impl Findings<'_> {
-    pub(super) fn add(
-        &mut self,
-        state: State,
-        about: &str,
-        what: impl Into<String>,
-        advice: impl Into<Option<String>>,
-    ) {
-        let about = format!("{}{about}", self.prefix);
-        self.found.push(Finding {
-            state,
-            about,
-            what: what.into(),
-            advice: advice.into(),
-        });
-    }
-
-    pub(super) fn good(&mut self, about: &str, what: impl Into<String>) {
-        self.add(State::Good, about, what, None);
-    }
-
-    /// What was read; a finding if it was not.
-    pub(super) fn read<'r, T>(&mut self, about: &str, read: &'r Read<T>) -> Option<&'r T> {
-        match read {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.add(State::Unknown, about, format!("could not be read: {why}"), None);
-                None
-            }
-        }
-    }
-}
-
 /// Everything that the facts say.
 pub(super) fn diagnose(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut cluster = Findings {
-        found: &mut found,
-        prefix: String::new(),
-    };
+    let mut cluster = Findings::new(&mut found);
     definition(facts, &mut cluster);
     operators(facts, &mut cluster);
     permissions(facts, &mut cluster);
@@ -68,10 +27,8 @@ pub(super) fn diagnose(facts: &Facts) -> Vec<Finding> {
         }
         for resource in resources {
             let host = &resource.host;
-            let mut own = Findings {
-                found: &mut *cluster.found,
-                prefix: format!("{}/{} ", host.namespace().unwrap_or_default(), host.name_any()),
-            };
+            let name = format!("{}/{}", host.namespace().unwrap_or_default(), host.name_any());
+            let mut own = cluster.about(&name);
             self::resource(resource, &mut own);
         }
     }

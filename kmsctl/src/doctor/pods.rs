@@ -5,8 +5,8 @@ use kms_operator::build::references;
 use kube::ResourceExt as _;
 
 use super::State;
-use super::diagnose::Findings;
 use super::facts::Resource;
+use super::findings::Findings;
 
 /// The Deployment, the managed ledger, and pods and claims of both.
 pub(super) fn workloads(resource: &Resource, found: &mut Findings<'_>) {

@@ -7,7 +7,8 @@ use serde::de::{
 };
 
 use super::{Failure, STAND_IN_TEXTS, What};
-use crate::config::tree::{Key, Node, Place, Step, Value};
+use crate::config::place::{Place, Step};
+use crate::config::tree::{Key, Node, Value};
 
 /// A node under its path.
 #[derive(Clone, Copy)]

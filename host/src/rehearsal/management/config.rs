@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use wsman::server::{Credentials, Identity};
 
-use crate::ledger::config::ConfigProblem;
+use crate::config::place::SectionProblem;
 
 /// WS-Management of a rehearsal host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,10 +97,10 @@ pub enum ManagementError {
 
 impl ManagementConfig {
     /// Everything wrong with this section that its types did not catch.
-    pub(crate) fn problems(&self) -> Vec<ConfigProblem> {
+    pub(crate) fn problems(&self) -> Vec<SectionProblem> {
         let mut problems = Vec::new();
         if self.username.is_some() == self.username_file.is_some() {
-            problems.push(ConfigProblem::at(
+            problems.push(SectionProblem::at(
                 "username",
                 "or usernameFile must be given, not both",
                 "write USER or DOMAIN\\USER, or name the file that holds it",
@@ -109,14 +109,14 @@ impl ManagementConfig {
         if let Some(username) = &self.username
             && (username.is_empty() || username.len() > 256)
         {
-            problems.push(ConfigProblem::at(
+            problems.push(SectionProblem::at(
                 "username",
                 "must have 1 to 256 characters",
                 "write USER or DOMAIN\\USER",
             ));
         }
         if self.certificate_file.is_some() != self.key_file.is_some() {
-            problems.push(ConfigProblem::at(
+            problems.push(SectionProblem::at(
                 "certificateFile",
                 "goes with keyFile",
                 "give both for HTTPS, or neither for HTTP with sealed messages",

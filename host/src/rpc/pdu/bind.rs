@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use super::{ByteOrder, Header, Malformed, write_pdu};
-use crate::rpc::reader::{Reader, Writer};
+use super::{Header, Malformed, write_pdu};
+use crate::rpc::reader::{ByteOrder, Reader, Writer};
 use crate::rpc::syntax::SyntaxId;
 
 /// One proposed presentation context (p_cont_elem_t).

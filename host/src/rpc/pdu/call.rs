@@ -3,9 +3,9 @@
 use bytes::{Buf, Bytes, BytesMut};
 use uuid::Uuid;
 
-use super::{ByteOrder, DataRepresentation, Flags, Header, Malformed, PacketType, write_pdu};
+use super::{DataRepresentation, Flags, Header, Malformed, PacketType, write_pdu};
 use crate::rpc::fault::FaultStatus;
-use crate::rpc::reader::Reader;
+use crate::rpc::reader::{ByteOrder, Reader};
 
 /// What stands before the stub in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

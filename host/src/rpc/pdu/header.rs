@@ -5,45 +5,7 @@ use std::ops::BitOr;
 
 use bytes::BytesMut;
 
-use crate::rpc::reader::Writer;
-
-/// Order of the bytes of an integer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ByteOrder {
-    /// Least significant byte first.
-    Little,
-    /// Most significant byte first.
-    Big,
-}
-
-impl ByteOrder {
-    /// The integer that these bytes are.
-    #[must_use]
-    pub const fn u16(self, bytes: [u8; 2]) -> u16 {
-        match self {
-            Self::Little => u16::from_le_bytes(bytes),
-            Self::Big => u16::from_be_bytes(bytes),
-        }
-    }
-
-    /// The integer that these bytes are.
-    #[must_use]
-    pub const fn u32(self, bytes: [u8; 4]) -> u32 {
-        match self {
-            Self::Little => u32::from_le_bytes(bytes),
-            Self::Big => u32::from_be_bytes(bytes),
-        }
-    }
-
-    /// The integer that these bytes are.
-    #[must_use]
-    pub const fn u64(self, bytes: [u8; 8]) -> u64 {
-        match self {
-            Self::Little => u64::from_le_bytes(bytes),
-            Self::Big => u64::from_be_bytes(bytes),
-        }
-    }
-}
+use crate::rpc::reader::{ByteOrder, Writer};
 
 /// The data representation label: integer, character and floating-point formats (C706 14.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

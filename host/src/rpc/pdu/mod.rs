@@ -8,7 +8,7 @@ pub use bind::{Bind, BindAck, BindNak, ContextElement, ContextResult, NakReason,
 pub(crate) use call::Fragmented;
 pub use call::{Fault, RequestHead, ResponseHead};
 pub(crate) use header::write_pdu;
-pub use header::{ByteOrder, DataRepresentation, Flags, Header, PacketType};
+pub use header::{DataRepresentation, Flags, Header, PacketType};
 
 /// A PDU's body does not hold what its type and its own counts require.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

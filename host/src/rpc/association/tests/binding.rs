@@ -1,5 +1,5 @@
 use super::*;
-use crate::rpc::pdu::ByteOrder;
+use crate::rpc::ByteOrder;
 
 /// The results of a bind with these contexts.
 fn results(server: &mut Association, kind: PacketType, contexts: Vec<ContextElement>) -> Vec<ContextResult> {

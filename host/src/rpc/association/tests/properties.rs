@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::rpc::pdu::ByteOrder;
+use crate::rpc::ByteOrder;
 
 fn drep() -> impl Strategy<Value = DataRepresentation> {
     prop_oneof![Just(LE), Just(BE)]

@@ -1,6 +1,6 @@
 use super::*;
+use crate::rpc::ByteOrder;
 use crate::rpc::frame::Flaw;
-use crate::rpc::pdu::ByteOrder;
 use crate::rpc::violation::Blame;
 
 /// How the server takes leave: the last PDU that it sent.
