@@ -150,25 +150,16 @@ mod tests {
         ];
         for path in taken {
             let mut left = owned();
-            let (parent, name) = path.rsplit_once('/').expect("a path");
-            let parent = left
-                .pointer_mut(parent)
-                .and_then(Value::as_object_mut)
-                .expect("a parent");
-            parent.remove(name).expect("the field was there");
-            if parent.is_empty() || parent.keys().all(|key| key == ".") {
+            let mut path_left = path;
+            while let Some((parent, name)) = path_left.rsplit_once('/') {
+                let branch = left.pointer_mut(parent).and_then(Value::as_object_mut);
+                let branch = branch.expect("a branch");
+                branch.remove(name).expect("the field was there");
                 // The API server leaves no empty branch behind.
-                let (grandparent, name) = path
-                    .rsplit_once('/')
-                    .expect("a path")
-                    .0
-                    .rsplit_once('/')
-                    .expect("a path");
-                let above = left
-                    .pointer_mut(grandparent)
-                    .and_then(Value::as_object_mut)
-                    .expect("a branch");
-                above.remove(name);
+                if branch.keys().any(|key| key != ".") {
+                    break;
+                }
+                path_left = parent;
             }
             assert!(!cover(&left, &wanted()), "{path}");
         }

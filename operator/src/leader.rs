@@ -57,7 +57,7 @@ pub struct Elector {
 
 impl Elector {
     /// Waits until this process leads; the gate is open then. None when `token` was cancelled before.
-    pub async fn elected(&self, alive: &dyn Fn(), token: &CancellationToken) -> Option<()> {
+    pub async fn elected(&self, alive: &(dyn Fn() + Sync), token: &CancellationToken) -> Option<()> {
         let mut seen = Seen::default();
         loop {
             alive();
@@ -83,7 +83,7 @@ impl Elector {
     ///
     /// # Errors
     /// When it is lost: nothing may be written any more, and the gate is shut.
-    pub async fn keep(&self, alive: &dyn Fn(), token: &CancellationToken) -> Result<(), Lost> {
+    pub async fn keep(&self, alive: &(dyn Fn() + Sync), token: &CancellationToken) -> Result<(), Lost> {
         let mut seen = Seen::default();
         let mut why = "it was not renewed".to_owned();
         loop {

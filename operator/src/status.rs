@@ -13,7 +13,7 @@ use crate::api::status::{Counts, Endpoint, OfficeKmsHostStatus, Summary};
 use crate::build::common::{Component, selector};
 use crate::conditions::{kind, reason};
 use crate::control::facts::{Service, Workload};
-use crate::control::outside::Seen;
+use crate::control::outside::{Seen, has_zones};
 use crate::licensing::resource::required;
 use crate::notice::Notice;
 
@@ -117,17 +117,29 @@ pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsH
         ),
         false => verdict(kind::PAUSED, Some(false), reason::NOT_PAUSED, ""),
     });
+    let unseen = unseen(host, sight);
+    let kept = before
+        .conditions
+        .iter()
+        .filter(|condition| unseen.contains(&condition.type_.as_str()))
+        .cloned();
+    let mut conditions: Vec<Condition> = kept.collect();
     let generation = host.metadata.generation;
-    let conditions = verdicts
-        .into_iter()
-        .map(|verdict| condition(verdict, &before.conditions, generation, now))
-        .collect();
+    for verdict in verdicts {
+        if !conditions.iter().any(|kept| kept.type_ == verdict.kind) {
+            conditions.push(condition(verdict, &before.conditions, generation, now));
+        }
+    }
+    conditions.sort_by_key(|condition| kind::ALL.iter().position(|kind| *kind == condition.type_));
     let workload = sight.deployment.as_ref().map(|running| &running.workload);
     let selector: Vec<String> = selector(host, Component::Host)
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let counts = counts(host, sight);
+    let counts = match (&sight.outside.licensing, &sight.outside.replicas) {
+        (None, None) => before.counts.clone(),
+        _ => counts(host, sight),
+    };
     let rows = match &sight.outside.licensing {
         Some(outcome) => outcome.rows.clone(),
         None if host.spec.licensed_hosts.is_some() => before.licensed_hosts.clone(),
@@ -152,6 +164,23 @@ pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsH
     };
     status.summary = Some(summary(host, workload, &status));
     status
+}
+
+/// Conditions about what was not looked at yet, since the operator has just started: what stands of them is kept, so that a
+/// restart neither writes nor tells anything that did not change.
+fn unseen(host: &OfficeKmsHost, sight: &Sight) -> Vec<&'static str> {
+    let mut unseen = Vec::new();
+    if sight.outside.replicas.is_none() {
+        unseen.push(kind::LEDGER_READY);
+        unseen.extend(host.spec.rehearsal.is_some().then_some(kind::THRESHOLD_MET));
+    }
+    if sight.outside.licensing.is_none() && host.spec.licensed_hosts.is_some() {
+        unseen.extend([kind::HOSTS_LICENSED, kind::HOSTS_UNEQUAL, kind::THRESHOLD_MET]);
+    }
+    if sight.outside.dns.is_none() && has_zones(host) {
+        unseen.extend([kind::DNS_PUBLISHED, kind::CLIENTS_BYPASS_RELAY]);
+    }
+    unseen
 }
 
 struct Readiness {

@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct ControlPlane {
     /// How a client reaches it, as a user who may do everything.
     pub config: Config,
-    _apiserver: Child,
+    apiserver: Child,
+    arguments: Vec<String>,
     _etcd: Child,
     state: tempfile::TempDir,
 }
@@ -110,59 +111,85 @@ impl ControlPlane {
         let accounts_public = file("accounts.pub", &accounts.public_key_pem())?;
         let accounts = file("accounts.key", &accounts.serialize_pem())?;
         let tokens = file("tokens.csv", &format!("{TOKEN},tester,tester,\"system:masters\"\n"))?;
-        let mut apiserver = spawn(
-            "kube-apiserver",
-            state.path(),
-            &[
-                format!("--etcd-servers=http://{client}"),
-                format!("--secure-port={}", secure.port()),
-                "--bind-address=127.0.0.1".to_owned(),
-                "--advertise-address=127.0.0.1".to_owned(),
-                format!("--tls-cert-file={certificate_file}"),
-                format!("--tls-private-key-file={key_file}"),
-                format!("--token-auth-file={tokens}"),
-                format!("--service-account-key-file={accounts_public}"),
-                format!("--service-account-signing-key-file={accounts}"),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-                "--authorization-mode=RBAC".to_owned(),
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
-                "--endpoint-reconciler-type=none".to_owned(),
-            ],
-        )?;
+        let audit = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata, verbs: \
+                     [create, update, patch, delete]}, {level: None}]\n";
+        let audit = file("audit.yaml", audit)?;
+        let arguments = vec![
+            format!("--etcd-servers=http://{client}"),
+            format!("--secure-port={}", secure.port()),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            format!("--tls-cert-file={certificate_file}"),
+            format!("--tls-private-key-file={key_file}"),
+            format!("--token-auth-file={tokens}"),
+            format!("--service-account-key-file={accounts_public}"),
+            format!("--service-account-signing-key-file={accounts}"),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            "--authorization-mode=RBAC".to_owned(),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--audit-policy-file={audit}"),
+            format!("--audit-log-path={}", state.path().join("audit.log").display()),
+        ];
+        let apiserver = spawn("kube-apiserver", state.path(), &arguments)?;
         let mut config = Config::new(format!("https://{secure}").parse()?);
         config.root_cert = Some(vec![certificate.der().to_vec()]);
         config.auth_info = AuthInfo {
             token: Some(TOKEN.to_owned().into()),
             ..AuthInfo::default()
         };
+        let mut plane = Self {
+            config,
+            apiserver,
+            arguments,
+            _etcd: etcd,
+            state,
+        };
+        plane.ready().await?;
+        Ok(plane)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
         let until = tokio::time::Instant::now() + PATIENCE;
-        let probe = Client::try_from(config.clone())?;
+        let probe = self.client()?;
+        let log = self.state.path().join("kube-apiserver.log");
         loop {
             let request = http::Request::get("/readyz").body(Vec::new())?;
             if probe.request_text(request).await.is_ok_and(|answer| answer == "ok") {
-                break;
+                return Ok(());
             }
-            if let Some(status) = apiserver.try_wait()? {
-                bail!(
-                    "kube-apiserver ended with {status}: {}",
-                    tail(&state.path().join("kube-apiserver.log"))
-                );
+            if let Some(status) = self.apiserver.try_wait()? {
+                bail!("kube-apiserver ended with {status}: {}", tail(&log));
             }
             if tokio::time::Instant::now() > until {
-                bail!(
-                    "kube-apiserver is not ready: {}",
-                    tail(&state.path().join("kube-apiserver.log"))
-                );
+                bail!("kube-apiserver is not ready: {}", tail(&log));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(Self {
-            config,
-            _apiserver: apiserver,
-            _etcd: etcd,
-            state,
-        })
+    }
+
+    /// Ends the API server as a crash would. What it had stored is there after [`ControlPlane::resume`].
+    pub async fn interrupt(&mut self) -> Result<()> {
+        self.apiserver.kill().await?;
+        Ok(())
+    }
+
+    /// Starts the API server again, on the same port, and waits until it answers.
+    pub async fn resume(&mut self) -> Result<()> {
+        self.apiserver = spawn("kube-apiserver", self.state.path(), &self.arguments)?;
+        self.ready().await
+    }
+
+    /// Every request that changed something, as `verb uri` of the audit log, oldest first.
+    pub fn writes(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.state.path().join("audit.log")).unwrap_or_default();
+        let line = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).ok()?;
+            let text = |path: &str| event.pointer(path).and_then(|value| value.as_str().map(str::to_owned));
+            Some(format!("{} {}", text("/verb")?, text("/requestURI")?))
+        };
+        log.lines().filter_map(line).collect()
     }
 }
 

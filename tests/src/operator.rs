@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use kms_operator::api::OfficeKmsHost;
-use kms_operator::control::run::{Options, run};
+use kms_operator::control::run::{Election, Options, run};
 use kms_operator::settings::Settings;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::discovery::pinned_kind;
-use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
+use kube::{Api, Client, Config, CustomResourceExt as _, ResourceExt as _};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::ControlPlane;
+use crate::peer;
 
 /// How long something may take on a slow, busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -24,44 +25,44 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Operator {
     client: Client,
     token: CancellationToken,
-    running: JoinHandle<Result<()>>,
+    /// How it ended.
+    pub ended: JoinHandle<Result<()>>,
     _scratch: tempfile::TempDir,
 }
 
 impl Operator {
     /// Starts one; the CRD is there afterwards.
     pub async fn start(cluster: &ControlPlane) -> Result<Self> {
-        let client = cluster.client()?;
+        define(&cluster.client()?).await?;
+        Self::start_as(cluster.config.clone(), "test", None)
+    }
+
+    /// Starts one that reaches the API server so, and is called so among those that stand for election.
+    pub fn start_as(config: Config, instance: &str, election: Option<Election>) -> Result<Self> {
+        let client = Client::try_from(config.clone())?;
         let scratch = tempfile::tempdir()?;
-        let crd = serde_json::to_value(OfficeKmsHost::crd())?;
-        apply(&client, &crd).await?;
-        let hosts: Api<OfficeKmsHost> = Api::default_namespaced(client.clone());
-        becomes("the resource is served", async || {
-            Ok(hosts.list(&kube::api::ListParams::default()).await.is_ok())
-        })
-        .await?;
         let options = Options {
             settings: Settings::default(),
             listen: "127.0.0.1:0".parse()?,
-            election: None,
+            election,
             workers: 4,
-            resync: Duration::from_secs(2),
+            resync: Duration::from_secs(1),
             replicas_every: Duration::from_secs(60),
-            grace: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
             scratch: scratch.path().to_owned(),
-            instance: "test".to_owned(),
+            instance: instance.to_owned(),
         };
         let token = CancellationToken::new();
-        let (config, stop) = (cluster.config.clone(), token.clone());
+        let stop = token.clone();
         // A runtime of its own, as a process has.
-        let running = tokio::task::spawn_blocking(move || {
+        let ended = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Runtime::new()?;
             runtime.block_on(run(config, options, stop))
         });
         Ok(Self {
             client,
             token,
-            running,
+            ended,
             _scratch: scratch,
         })
     }
@@ -73,7 +74,7 @@ impl Operator {
 
     /// Waits until something is so.
     pub async fn becomes(&self, what: &str, condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-        if self.running.is_finished() {
+        if self.ended.is_finished() {
             bail!("the operator ended while waiting for: {what}");
         }
         becomes(what, condition).await
@@ -82,7 +83,7 @@ impl Operator {
     /// Stops it, as SIGTERM does.
     pub async fn stop(mut self) -> Result<()> {
         self.token.cancel();
-        (&mut self.running).await?
+        (&mut self.ended).await?
     }
 }
 
@@ -90,6 +91,27 @@ impl Drop for Operator {
     fn drop(&mut self) {
         self.token.cancel();
     }
+}
+
+/// A control plane that serves the resource; or none, which is then told.
+pub async fn cluster(test: &str) -> Result<Option<ControlPlane>> {
+    if let Some(why) = ControlPlane::missing() {
+        peer::skipped(test, &why);
+        return Ok(None);
+    }
+    let plane = ControlPlane::start().await?;
+    define(&plane.client()?).await?;
+    Ok(Some(plane))
+}
+
+/// Applies the CRD, and waits until the resource is served.
+async fn define(client: &Client) -> Result<()> {
+    apply(client, &serde_json::to_value(OfficeKmsHost::crd())?).await?;
+    let hosts: Api<OfficeKmsHost> = Api::default_namespaced(client.clone());
+    becomes("the resource is served", async || {
+        Ok(hosts.list(&kube::api::ListParams::default()).await.is_ok())
+    })
+    .await
 }
 
 /// Applies an object, as `kubectl apply --server-side` does.

@@ -21,6 +21,7 @@ mod licensing_operator;
 mod licensing_rehearsal;
 mod monitoring;
 mod operator_api_rules;
+mod operator_life;
 mod operator_managed_ledger;
 mod people_see_the_page;
 mod relays_to_rehearsal_hosts;

@@ -34,7 +34,7 @@ pub struct Seen {
     pub cleaned: Option<Arc<Cleaned>>,
     /// Of its licensed hosts.
     pub licensing: Option<Arc<licensing::Outcome>>,
-    /// Of its replicas.
+    /// Of its replicas: how many answered, perhaps none.
     pub replicas: Option<Arc<Replicas>>,
     /// When a look is due again.
     pub again_in: Option<Duration>,
@@ -52,7 +52,7 @@ pub struct Outside {
     zones: Zones,
     hosts: Hosts,
     cleaning: Looks<Cleaned>,
-    replicas: Looks<Option<Replicas>>,
+    replicas: Looks<Replicas>,
     every: Duration,
 }
 
@@ -112,7 +112,7 @@ impl Outside {
         }
         if let Some(look) = self.ask_replicas(host, client, &namespace) {
             seen.due(look.again_in);
-            seen.replicas = Option::as_ref(&*look.outcome).map(|replicas| Arc::new(replicas.clone()));
+            seen.replicas = Some(look.outcome);
         }
         seen
     }
@@ -134,7 +134,7 @@ impl Outside {
         })
     }
 
-    fn ask_replicas(&self, host: &OfficeKmsHost, client: &Client, namespace: &str) -> Option<Look<Option<Replicas>>> {
+    fn ask_replicas(&self, host: &OfficeKmsHost, client: &Client, namespace: &str) -> Option<Look<Replicas>> {
         let ready = host
             .status
             .as_ref()
@@ -145,8 +145,9 @@ impl Outside {
         self.replicas.ask(&Key::of(host), about(&[json!(ready)]), move || {
             Box::pin(async move {
                 let replicas = match ready {
-                    0 => None,
-                    _ => replicas::ask(&asked, &slices).await.ok(),
+                    0 => Replicas::default(),
+                    // None that answered: whatever is in the way, they could not be asked.
+                    _ => replicas::ask(&asked, &slices).await.unwrap_or_default(),
                 };
                 (replicas, every)
             })

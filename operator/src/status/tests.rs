@@ -154,7 +154,14 @@ fn the_ledger_is_known_only_from_replicas_that_answered() {
 fn every_reason_is_told_in_the_reference() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/conditions.md"))
         .expect("the page");
-    for word in kind::ALL.into_iter().chain(reason::ALL) {
+    let headings: Vec<&str> = page.lines().filter(|line| line.starts_with("## ")).collect();
+    for type_ in kind::ALL {
+        assert!(
+            headings.iter().any(|heading| heading.contains(type_)),
+            "docs/reference/conditions.md does not tell of {type_}"
+        );
+    }
+    for word in reason::ALL {
         assert!(
             page.contains(&format!("`{word}`")),
             "docs/reference/conditions.md does not tell of {word}"
