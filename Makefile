@@ -21,8 +21,8 @@ test: setup ## Install what the tests need, then run every test
 	scripts/test
 
 .PHONY: bench
-bench: setup ## Measure the figures of docs/performance.md and print one table
-	scripts/bench
+bench: setup ## Measure the figures of docs/performance.md and print one table (ONLY="proxying idle": those alone)
+	scripts/bench $(ONLY)
 
 .PHONY: fuzz
 fuzz: toolchain ## Run every fuzz target for FUZZ_SECONDS (default 10)

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use kms_host::rehearsal::client::{Machine, Outcome};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::exit::Exit;
@@ -61,7 +61,7 @@ pub struct Args {
 }
 
 /// What was measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Requests that were answered.
@@ -79,7 +79,7 @@ pub struct Report {
 }
 
 /// Latencies in microseconds.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
     /// Half of all are at most this.
@@ -95,7 +95,7 @@ pub struct Latency {
 }
 
 /// One second.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Second {
     /// Answers that came in it.

@@ -17,3 +17,12 @@ pub async fn get(server: SocketAddr, path: &str) -> Result<(String, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer")?;
     Ok((head.to_owned(), body.to_owned()))
 }
+
+/// The value of a metric's sample, written as in the text (`okms_refusals_total{reason="rate"}`); 0 if absent.
+pub async fn metric(admin: SocketAddr, sample: &str) -> Result<f64> {
+    let (_, body) = get(admin, "/metrics").await?;
+    let value = body
+        .lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    Ok(value.map_or(Ok(0.0), str::parse)?)
+}

@@ -10,6 +10,7 @@ pub mod name_server;
 pub mod operator;
 pub mod pcap;
 pub mod peer;
+pub mod program;
 pub mod redis;
 pub mod rehearsal;
 pub mod replica;

@@ -105,7 +105,7 @@ pub async fn cluster(test: &str) -> Result<Option<ControlPlane>> {
 }
 
 /// Applies the CRD, and waits until the resource is served.
-async fn define(client: &Client) -> Result<()> {
+pub async fn define(client: &Client) -> Result<()> {
     apply(client, &serde_json::to_value(OfficeKmsHost::crd())?).await?;
     let hosts: Api<OfficeKmsHost> = Api::default_namespaced(client.clone());
     becomes("the resource is served", async || {

@@ -66,13 +66,9 @@ impl Replica {
         Ok(serde_json::from_str(&body)?)
     }
 
-    /// The value of a metric's sample, written as in the text (`okms_refusals_total{reason="rate"}`); 0 if absent.
+    /// The value of a metric's sample, as [`http::metric`].
     pub async fn metric(&self, sample: &str) -> Result<f64> {
-        let (_, body) = http::get(self.admin, "/metrics").await?;
-        let value = body
-            .lines()
-            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-        Ok(value.map_or(Ok(0.0), str::parse)?)
+        http::metric(self.admin, sample).await
     }
 
     /// Waits until a metric's sample has at least `least`.

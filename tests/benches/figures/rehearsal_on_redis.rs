@@ -38,14 +38,15 @@ use system_tests::{
 };
 use tokio::task::JoinSet;
 
+use crate::table::Row;
+
 const CONNECTIONS: u32 = 50;
 const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
-#[tokio::main]
-async fn main() -> Result<()> {
+/// Measures them one after the other.
+pub(crate) async fn measure() -> Result<Vec<Row>> {
     if let Some(why) = missing().or_else(no_benchmark) {
-        println!("SKIPPED rehearsal_on_redis: {why}");
-        return Ok(());
+        return Ok(vec![Row::skipped("rehearsal host on Redis", why)]);
     }
     let redis = RedisServer::start(&[])?;
     let bare = by_redis_benchmark(&redis)?;
@@ -54,16 +55,19 @@ async fn main() -> Result<()> {
     let in_process = by_handling(&config).await?;
     redis.cli(&["FLUSHALL"])?;
     let over_rpc = over_rpc(&redis).await?;
-    println!("| counted in one Redis, 50 connections | requests/s | ratio |");
-    println!("|---|---:|---:|");
-    for (what, rate) in [
-        ("redis-benchmark, EVALSHA of the counting script", bare),
-        ("rehearsal host, without RPC", in_process),
-        ("rehearsal host, over RPC", over_rpc),
-    ] {
-        println!("| {what} | {rate:.0} | {:.2} |", rate / bare);
-    }
-    Ok(())
+    let ratio = over_rpc / bare;
+    Ok(vec![
+        Row::goal(
+            "rehearsal host on Redis / redis-benchmark of the same EVALSHA",
+            ">= 0.5",
+            format!("{ratio:.2}"),
+            ratio >= 0.5,
+        ),
+        Row::beside(
+            "redis-benchmark; rehearsal host without RPC; over RPC",
+            format!("{bare:.0}/s; {in_process:.0}/s; {over_rpc:.0}/s"),
+        ),
+    ])
 }
 
 fn no_benchmark() -> Option<String> {
@@ -114,7 +118,7 @@ async fn by_handling(config: &RedisConfig) -> Result<f64> {
     let opened = open_redis(config.clone())?;
     opened.ledger.ping().await?;
     let host = Arc::new(RehearsalHost::start(host, site_key(), opened, BatchLimits::default()));
-    measure(move |number| {
+    rate(move |number| {
         let host = host.clone();
         async move {
             let asked = ask(number)?;
@@ -146,7 +150,7 @@ async fn over_rpc(redis: &RedisServer) -> Result<f64> {
     }
     let connections = Arc::new(tokio::sync::Mutex::new(connections));
     let address: SocketAddr = host.address;
-    measure(move |number| {
+    rate(move |number| {
         let connections = connections.clone();
         async move {
             let kept = connections.lock().await.pop();
@@ -177,7 +181,7 @@ async fn activate(connection: &mut Connection, number: u32) -> Result<Outcome> {
 }
 
 /// Requests per second of as many tasks as there are connections, each making one request after the other.
-async fn measure<F: Future<Output = Result<()>> + Send + 'static>(
+async fn rate<F: Future<Output = Result<()>> + Send + 'static>(
     request: impl Fn(u32) -> F + Send + Sync + 'static,
 ) -> Result<f64> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
