@@ -4,13 +4,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use kms_host::rehearsal::client::Outcome;
 use serde::Serialize;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 use crate::output::{View, duration, table};
 use crate::rehearse::{Activation, Rehearsal, machine};
 use crate::target::{Hosts, Target};
@@ -124,23 +124,20 @@ impl Conclusion {
 /// # Errors
 /// When the hosts or the site key cannot be had. What a client is told is in the report.
 pub async fn run(args: &Args) -> Result<Report> {
-    let key = match &args.site_key_file {
-        Some(file) => file.clone(),
-        None => args.target.local_site_key()?.context(
-            "rehearsal clients need the site key of the rehearsal hosts: give --site-key-file, or start `kmsctl up`",
-        )?,
-    };
+    let key = args.target.site_key(args.site_key_file.as_deref())?;
     let rehearsal = Rehearsal::new(&key, &args.product, Duration::from_secs(args.timeout))?;
     let hosts = args.target.hosts().await?;
     let Some(last) = args.first.checked_add(args.count - 1) else {
-        bail!("--first and --count lead beyond the largest number");
+        return Err(Misuse("--first and --count lead beyond the largest number".to_owned()).into());
     };
     let width = last.to_string().len().max(2);
+    let name = |number| format!("{}{number:0width$}", args.name);
+    machine(&name(last))?;
     let bar = ProgressBar::new(args.count.into()).with_style(
         ProgressStyle::with_template("{pos}/{len} clients {wide_bar} {eta}").unwrap_or(ProgressStyle::default_bar()),
     );
     let clients: Vec<Client> = futures::stream::iter(args.first..=last)
-        .map(|number| one(&rehearsal, &hosts, format!("{}{number:0width$}", args.name)))
+        .map(|number| one(&rehearsal, &hosts, name(number)))
         .buffered(args.parallel.into())
         .inspect(|_| bar.inc(1))
         .collect()
@@ -195,6 +192,19 @@ impl Client {
     }
 }
 
+impl Client {
+    /// The count that it was told: beside the required one while it is too low, else alone.
+    #[must_use]
+    pub fn count_in_words(&self) -> Option<String> {
+        let count = self.current_count?;
+        Some(if count < self.required_count {
+            format!("{count} of {}", self.required_count)
+        } else {
+            count.to_string()
+        })
+    }
+}
+
 impl Report {
     fn new(clients: Vec<Client>) -> Self {
         let of = |outcome| clients.iter().filter(|client| client.outcome == outcome).count();
@@ -226,9 +236,7 @@ impl View for Report {
             .iter()
             .filter(|client| few || client.outcome != Conclusion::Licensed)
         {
-            let count = client
-                .current_count
-                .map(|count| format!("{count} of {}", client.required_count));
+            let count = client.count_in_words();
             let latency = client
                 .latency_millis
                 .map(|millis| duration(Duration::from_secs_f64(millis / 1e3)));

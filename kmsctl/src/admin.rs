@@ -10,6 +10,7 @@ use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use crate::cluster;
+use crate::exit::Misuse;
 use crate::local::StateDir;
 
 /// How long a replica may take to answer.
@@ -120,7 +121,9 @@ impl Admins {
     pub fn some(&self) -> Result<Vec<Admin>> {
         let all = self.all()?;
         if all.is_empty() {
-            bail!("which host replica? Give a resource's NAME, --admin URL, or start `kmsctl up` on this machine");
+            let question =
+                "which host replica? Give a resource's NAME, --admin URL, or start `kmsctl up` on this machine";
+            return Err(Misuse(question.to_owned()).into());
         }
         Ok(all)
     }

@@ -87,7 +87,7 @@ pub fn main() -> ExitCode {
     };
     let exit = runtime.block_on(run(command)).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        Exit::Failed
+        Exit::of(&error)
     });
     exit.into()
 }

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-/// How a command ended. The numbers are part of the command line's contract (`kmsctl help exit-codes` lists them).
+use thiserror::Error;
+
+/// How a command ended. The numbers are part of the command line's contract (`kmsctl --help` lists them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// 0: what was asked for is so.
@@ -29,7 +31,22 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What is wrong with a command line. A command that fails with it, or for it, ends as [`Exit::Usage`].
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Misuse(pub String);
+
 impl Exit {
+    /// How a command ends that failed so.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        if error.downcast_ref::<Misuse>().is_some() {
+            Self::Usage
+        } else {
+            Self::Failed
+        }
+    }
+
     /// The worse of two ends, for commands about several things: failed, then refused, then not yet.
     #[must_use]
     pub fn worst(self, other: Self) -> Self {
@@ -46,7 +63,19 @@ impl Exit {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::{Context as _, anyhow};
+
     use super::*;
+
+    #[test]
+    fn a_wrong_command_line_ends_as_such_whatever_it_was_met_in() {
+        let misuse = || Misuse("no product is called `Office97`".to_owned());
+        assert_eq!(Exit::of(&misuse().into()), Exit::Usage);
+        assert_eq!(Exit::of(&anyhow::Error::new(misuse()).context("pc01")), Exit::Usage);
+        let nothing: anyhow::Result<()> = None.with_context(misuse);
+        assert_eq!(Exit::of(&nothing.unwrap_err()), Exit::Usage);
+        assert_eq!(Exit::of(&anyhow!("a host is away")), Exit::Failed);
+    }
 
     #[test]
     fn the_worst_end_of_several_wins() {

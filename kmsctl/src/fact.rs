@@ -6,6 +6,8 @@ use anyhow::{Context, bail};
 use kms_host::config;
 use kms_host::ledger::{self, HostFact, Millis};
 
+use crate::exit::Misuse;
+
 /// Records what a licensed host shows (`slmgr.vbs /dlv`): its current count, its required count, whether its host key is
 /// activated. It overrides what relays saw, until something newer is read.
 #[derive(Debug, Clone, clap::Args)]
@@ -58,7 +60,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 
 fn fact(args: &Args) -> anyhow::Result<HostFact> {
     if args.count.is_none() && args.required_count.is_none() && args.licensed.is_none() {
-        bail!("nothing to record: give --count, --required-count or --licensed");
+        return Err(Misuse("nothing to record: give --count, --required-count or --licensed".to_owned()).into());
     }
     Ok(HostFact {
         read_at: Millis(jiff::Timestamp::now().as_millisecond()),

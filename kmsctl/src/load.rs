@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,17 +13,25 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
+use ipnet::{IpNet, Ipv4Net};
 use kms_host::rehearsal::client::{Machine, Outcome};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Misuse};
 use crate::output::{View, duration, table};
 use crate::rehearse::{Rehearsal, Session, machine};
 use crate::target::Target;
 
 /// Longest latency that is told apart, in microseconds: a minute.
 const LONGEST: u64 = 60_000_000;
+
+/// Machines that ask while no other number is given: at any speed that one generator reaches, none of them asks a host as
+/// often as to be refused.
+const MACHINES: u32 = 1000;
+
+/// Addresses of the machines towards hosts on loopback, where every address is this machine's.
+const LOOPBACK_SOURCES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 1, 0, 0), 16);
 
 /// Sends rehearsal requests as fast as they are answered, or at a rate, and measures. Needs the site key; it is for
 /// rehearsal hosts, alone or behind relays.
@@ -43,12 +53,17 @@ pub struct Args {
     /// Requests in a second over all connections [default: as many as are answered]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
-    /// Keep each connection for all its requests, instead of a new one for each
+    /// Keep each connection for all its requests, instead of a new one for each. All of these come from one address then
     #[arg(long)]
     keep_open: bool,
-    /// Machines that the requests come from
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    machines: u32,
+    /// Machines that ask, at least one for each connection [default: 1000, or as many as there are connections]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    machines: Option<u32>,
+    /// Network of addresses of this machine, of which each machine that asks has its own; or `system`: all have the one that
+    /// the system chooses. Hosts limit what comes from one address
+    /// [default: 127.1.0.0/16 towards hosts on loopback, else system]
+    #[arg(long, value_name = "CIDR")]
+    sources: Option<Sources>,
     /// Product to ask for
     #[arg(long, default_value = "OfficeLTSC2024", value_name = "NAME")]
     product: String,
@@ -72,7 +87,8 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// Answers in a second.
     pub requests_per_second: f64,
-    /// From the connection's first byte (or the request's, on a kept connection) to the answer.
+    /// From the connection's first byte (or the request's, on a kept connection) to the answer. With a rate, a request that
+    /// had to wait for the answer to an earlier one is counted from the time when it was due.
     pub latency: Latency,
     /// Each second on its own.
     pub timeline: Vec<Second>,
@@ -106,6 +122,55 @@ pub struct Second {
     pub p99_micros: u64,
 }
 
+/// Where requests come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sources {
+    /// The address that the system chooses.
+    System,
+    /// Addresses of this network, which must be this machine's.
+    Network(IpNet),
+}
+
+impl FromStr for Sources {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(network) => Ok(Self::Network(network)),
+            Err(_) if text == "system" => Ok(Self::System),
+            Err(_) => Err("neither a network such as 127.1.0.0/16 nor `system`"),
+        }
+    }
+}
+
+impl Sources {
+    /// What is usual towards these servers.
+    fn towards(servers: &[SocketAddr]) -> Self {
+        let is_here = |server: &SocketAddr| server.is_ipv4() && server.ip().is_loopback();
+        if servers.iter().all(is_here) {
+            Self::Network(LOOPBACK_SOURCES.into())
+        } else {
+            Self::System
+        }
+    }
+
+    /// Whether requests from here can go to this server.
+    fn reach(self, server: SocketAddr) -> bool {
+        match self {
+            Self::System => true,
+            Self::Network(network) => network.addr().is_ipv4() == server.is_ipv4(),
+        }
+    }
+
+    /// The address of each machine, again from the first when there are no more.
+    fn addresses(self) -> Box<dyn Iterator<Item = Option<IpAddr>>> {
+        match self {
+            Self::System => Box::new(iter::repeat(None)),
+            Self::Network(network) => Box::new(network.hosts().cycle().map(Some)),
+        }
+    }
+}
+
 /// What one connection's worker saw.
 struct Seen {
     seconds: Vec<(Histogram<u64>, u64)>,
@@ -123,14 +188,21 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Waits for the next request's turn. False: it is over.
-    async fn next(&self) -> bool {
+    /// Waits for the next request's turn, and says when it was due. `None`: it is over.
+    async fn next(&self) -> Option<Instant> {
+        let mut due = Instant::now();
         if let Some(rate) = self.rate {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let at = self.begin + Duration::from_secs_f64(turn as f64 / f64::from(rate));
-            tokio::time::sleep_until(at.min(self.end).into()).await;
+            if at > due {
+                tokio::time::sleep_until(at.min(self.end).into()).await;
+                // That a timer is late is not the host's doing.
+                due = Instant::now();
+            } else {
+                due = at;
+            }
         }
-        Instant::now() < self.end
+        (Instant::now() < self.end).then_some(due)
     }
 }
 
@@ -139,18 +211,26 @@ impl Schedule {
 /// # Errors
 /// When the hosts or the site key cannot be had. Requests that fail are in the report.
 pub async fn run(args: &Args) -> Result<Report> {
-    let key = match &args.site_key_file {
-        Some(file) => file.clone(),
-        None => args.target.local_site_key()?.context(
-            "rehearsal clients need the site key of the rehearsal hosts: give --site-key-file, or start `kmsctl up`",
-        )?,
-    };
+    let connections = u32::from(args.connections);
+    let machines = args.machines.unwrap_or(MACHINES.max(connections));
+    if machines < connections {
+        let message =
+            format!("--machines {machines}: fewer than the {connections} --connections, each of which needs one");
+        return Err(Misuse(message).into());
+    }
+    let key = args.target.site_key(args.site_key_file.as_deref())?;
     let patience = Duration::from_secs(args.timeout);
     let rehearsal = Arc::new(Rehearsal::new(&key, &args.product, patience)?);
     let places = args.target.hosts().await?.places(&mut rand::rng()).await?;
-    let servers: Vec<SocketAddr> = places.iter().map(|place| place.address).collect();
-    let machines = (1..=args.machines)
-        .map(|number| machine(&format!("load{number:06}")))
+    let mut servers: Vec<SocketAddr> = places.iter().map(|place| place.address).collect();
+    let sources = args.sources.unwrap_or_else(|| Sources::towards(&servers));
+    servers.retain(|server| sources.reach(*server));
+    if servers.is_empty() {
+        return Err(Misuse("--sources: no address of the hosts is of the same family".to_owned()).into());
+    }
+    let machines = (1..=machines)
+        .zip(sources.addresses())
+        .map(|(number, from)| Ok((machine(&format!("load{number:06}"))?, from)))
         .collect::<Result<Vec<_>>>()?;
 
     let begin = Instant::now();
@@ -166,9 +246,9 @@ pub async fn run(args: &Args) -> Result<Report> {
     let count = usize::from(args.connections);
     for worker in 0..count {
         // Each machine belongs to one worker: its clock must go forward from request to request.
-        let own: Vec<Machine> = machines.iter().skip(worker).step_by(count).cloned().collect();
+        let own: Vec<(Machine, Option<IpAddr>)> = machines.iter().skip(worker).step_by(count).cloned().collect();
         let (rehearsal, schedule) = (Arc::clone(&rehearsal), schedule.clone());
-        if let (Some(server), false) = (servers.get(worker % servers.len()).copied(), own.is_empty()) {
+        if let Some(server) = servers.get(worker % servers.len()).copied() {
             workers.spawn(work(
                 rehearsal,
                 server,
@@ -203,7 +283,7 @@ fn progress(seconds: u64) -> ProgressBar {
 async fn work(
     rehearsal: Arc<Rehearsal>,
     server: SocketAddr,
-    machines: Vec<Machine>,
+    machines: Vec<(Machine, Option<IpAddr>)>,
     schedule: Schedule,
     measured: Instant,
     seconds: u64,
@@ -218,16 +298,13 @@ async fn work(
         seen.seconds.push((Histogram::new_with_max(LONGEST, 3)?, 0));
     }
     let mut session: Option<Session> = None;
-    for machine in machines.iter().cycle() {
-        if !schedule.next().await {
-            break;
-        }
-        let began = Instant::now();
+    for (machine, from) in machines.iter().cycle() {
+        let Some(began) = schedule.next().await else { break };
         let kept = session.take().filter(Session::is_usable);
         let asked = async {
             let mut session = match kept {
                 Some(session) => session,
-                None => rehearsal.open(server, None).await?,
+                None => rehearsal.open(server, *from).await?,
             };
             let outcome = rehearsal.ask(machine, &mut session).await?;
             Ok::<_, anyhow::Error>((session, outcome))
@@ -344,6 +421,46 @@ impl View for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_machine_has_an_address_of_its_own_while_there_are_any() {
+        let first = |text: &str| -> Vec<_> { text.parse::<Sources>().unwrap().addresses().take(3).collect() };
+        let address = |text: &str| Some(text.parse().unwrap());
+        let [one, two] = ["127.1.0.1", "127.1.0.2"].map(address);
+        assert_eq!(first("127.1.0.0/16"), [one, two, address("127.1.0.3")]);
+        assert_eq!(first("127.1.0.0/30"), [one, two, one]);
+        assert_eq!(first("127.1.0.1/32"), [one; 3]);
+        assert_eq!(first("system"), [None; 3]);
+        assert!("127.1.0.1-9".parse::<Sources>().is_err());
+    }
+
+    #[test]
+    fn only_towards_hosts_on_loopback_are_the_addresses_chosen_unasked() {
+        let towards = |servers: &[&str]| {
+            let servers: Vec<_> = servers.iter().map(|server| server.parse().unwrap()).collect();
+            Sources::towards(&servers)
+        };
+        let loopback = Sources::Network(LOOPBACK_SOURCES.into());
+        assert_eq!(towards(&["127.0.0.1:1688", "127.0.0.1:1689"]), loopback);
+        assert_eq!(towards(&["127.0.0.1:1688", "192.0.2.7:1688"]), Sources::System);
+        assert_eq!(towards(&["[::1]:1688"]), Sources::System);
+        assert!(!loopback.reach("[::1]:1688".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waited_for_an_earlier_one_is_counted_from_when_it_was_due() {
+        // The first five turns came while a host kept the only connection waiting.
+        let begin = Instant::now().checked_sub(Duration::from_millis(5)).unwrap();
+        let schedule = Schedule {
+            begin,
+            end: begin + Duration::from_secs(60),
+            rate: Some(1000),
+            turn: Arc::default(),
+        };
+        for turn in 0..5 {
+            assert_eq!(schedule.next().await, Some(begin + Duration::from_millis(turn)));
+        }
+    }
 
     #[test]
     fn workers_are_added_up_second_by_second() {

@@ -9,16 +9,23 @@ use kms_host::rehearsal::SiteKey;
 use kms_host::rehearsal::client::{Machine, Outcome, ask};
 use kms_host::rehearsal::message::WorkstationName;
 use kms_host::rehearsal::products::Product;
-use kms_host::rpc::{ByteOrder, ConnectOptions, Connection, DataRepresentation, Reply, TransferSyntax, stub};
+use kms_host::rpc::{
+    ByteOrder, CallError, ConnectError, ConnectOptions, Connection, DataRepresentation, Reply, TransferSyntax, stub,
+};
 use kms_host::sealing;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpSocket;
 use uuid::Uuid;
 
+use crate::exit::Misuse;
 use crate::target::Place;
 
 /// Largest response body taken, in bytes: a rehearsal response is far smaller.
 const LARGEST_BODY: usize = 4096;
+
+/// Said of a connection that ends before its answer: hosts tell clients no reason.
+const CLOSED: &str = "no answer; where the host closes connections, either its `clients.limits` are reached \
+(`okms_refusals_total{reason=\"rate\"}` and the like count it) or no licensed host answers (see `kmsctl status`)";
 
 /// What rehearsal clients of one site share.
 #[derive(Debug)]
@@ -47,7 +54,8 @@ pub struct Activation {
 /// When the name cannot be a workstation's.
 pub fn machine(name: &str) -> Result<Machine> {
     let workstation = WorkstationName::new(name).with_context(|| {
-        format!("`{name}` is no workstation name: 1 to 63 characters, no comma, no control characters")
+        let rule = "1 to 63 characters, no comma, no control characters";
+        Misuse(format!("`{name}` is no workstation name: {rule}"))
     })?;
     let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
     let mut bytes = [0; 16];
@@ -74,7 +82,7 @@ impl Rehearsal {
     pub fn new(site_key_file: &Path, product: &str, patience: Duration) -> Result<Self> {
         let known: Vec<String> = Product::known().into_iter().map(|product| product.name).collect();
         let product = Product::named(product)
-            .with_context(|| format!("no product is called `{product}`: use {}", known.join(", ")))?;
+            .with_context(|| Misuse(format!("no product is called `{product}`: use {}", known.join(", "))))?;
         Ok(Self {
             key: SiteKey::read(site_key_file)?,
             product,
@@ -122,10 +130,19 @@ impl Rehearsal {
     /// # Errors
     /// When the host does not answer, or accepts no transfer syntax.
     pub async fn open(&self, server: SocketAddr, from: Option<IpAddr>) -> Result<Session> {
-        let connection = match from {
-            None => Connection::connect(server, &self.options).await?,
-            Some(from) => Connection::over(connect_from(from, server).await?, server, &self.options).await?,
+        let connected = match from {
+            None => Connection::connect(server, &self.options).await,
+            Some(from) => {
+                let patience = self.options.connect_timeout;
+                let stream = tokio::time::timeout(patience, connect_from(from, server)).await;
+                let stream = stream.with_context(|| format!("cannot connect to {server} within {patience:?}"))??;
+                Connection::over(stream, server, &self.options).await
+            }
         };
+        let connection = connected.map_err(|error| match error {
+            ConnectError::Broken { .. } => anyhow::Error::new(error).context(CLOSED),
+            error => error.into(),
+        })?;
         let syntax = connection.syntax().context("the host accepts no transfer syntax")?;
         Ok(Session { connection, syntax })
     }
@@ -139,7 +156,12 @@ impl Rehearsal {
         let now = jiff::Timestamp::now().as_microsecond();
         let asked = ask(&self.key, machine, &self.product, now, &sealing::draw()?);
         let request = stub::encode_request(*syntax, ByteOrder::Little, &asked.body);
-        match connection.call(0, DataRepresentation::LITTLE_ENDIAN, &request).await? {
+        let called = connection.call(0, DataRepresentation::LITTLE_ENDIAN, &request).await;
+        let reply = called.map_err(|error| match error {
+            CallError::Broken(_) => anyhow::Error::new(error).context(CLOSED),
+            error => error.into(),
+        })?;
+        match reply {
             Reply::Stub(response, drep) => {
                 let response = stub::decode_response(*syntax, drep.order(), &response, LARGEST_BODY)?;
                 Ok(asked.conclude(&self.key, response.hresult, response.body.as_deref())?)

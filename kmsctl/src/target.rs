@@ -1,6 +1,7 @@
 //! Which host a command asks: one that is named, or those that a zone's SRV records name, as a client does.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use kms_dns::discover::{KMS_PORT, ResolverSource, lookup};
@@ -8,6 +9,7 @@ use kms_dns::names::ZoneName;
 use kms_dns::rfc2136::ServerAddress;
 use rand::Rng;
 
+use crate::exit::Misuse;
 use crate::local::{Local, LocalZone, StateDir};
 
 /// Which host is asked.
@@ -75,7 +77,10 @@ impl Target {
                 Some(zone) => zone.name.parse()?,
                 None => return first_replica(local),
             },
-            (None, None) => bail!("which host? Give --host or --zone, or start `kmsctl up` on this machine"),
+            (None, None) => {
+                let question = "which host? Give --host or --zone, or start `kmsctl up` on this machine";
+                return Err(Misuse(question.to_owned()).into());
+            }
         };
         if servers.is_empty() {
             servers.extend(local_server(&zone, zones));
@@ -87,12 +92,19 @@ impl Target {
         Ok(Hosts::Zone { zone, source })
     }
 
-    /// The site key of what `kmsctl up` runs here.
+    /// The file with the site key: the one given, or that of what `kmsctl up` runs here.
     ///
     /// # Errors
-    /// When the record cannot be read.
-    pub fn local_site_key(&self) -> Result<Option<std::path::PathBuf>> {
-        Ok(self.state.read()?.and_then(|local| local.site_key_file))
+    /// When there is neither, or the record cannot be read.
+    pub fn site_key(&self, given: Option<&Path>) -> Result<PathBuf> {
+        if let Some(file) = given {
+            return Ok(file.to_owned());
+        }
+        let local = self.state.read()?.and_then(|local| local.site_key_file);
+        local.with_context(|| {
+            let need = "rehearsal clients need the site key of the rehearsal hosts";
+            Misuse(format!("{need}: give --site-key-file, or start `kmsctl up`"))
+        })
     }
 }
 
@@ -192,10 +204,13 @@ fn split(text: &str) -> Result<(String, u16)> {
         .unwrap_or(text);
     match bare.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') && !host.is_empty() => {
-            let port = port.parse().with_context(|| format!("`{port}` is no port"))?;
+            let port = port.parse().with_context(|| Misuse(format!("`{port}` is no port")))?;
             Ok((host.to_owned(), port))
         }
-        _ if bare.is_empty() => bail!("a host is a name or an address, with `:PORT` where it is not 1688"),
+        _ if bare.is_empty() => {
+            let rule = "a host is a name or an address, with `:PORT` where it is not 1688";
+            Err(Misuse(rule.to_owned()).into())
+        }
         _ => Ok((bare.to_owned(), KMS_PORT)),
     }
 }

@@ -181,15 +181,15 @@ fn opened(host: &OfficeKmsHost, redis: Option<&str>, key_file: &Path) -> Result<
     let Some(address) = redis else {
         return Ok(ledger::open(&LedgerConfig::default())?);
     };
-    let mut config = LedgerConfig {
+    let config = LedgerConfig {
+        memory: None,
+        redis: Some(RedisConfig {
+            // A new key each time: what an earlier run left could not be read.
+            key_prefix: format!("okms:{{up-{}/{}}}:", std::process::id(), host.name_any()),
+            ..RedisConfig::standalone(address.to_owned())
+        }),
         key_file: Some(key_file.to_owned()),
-        ..LedgerConfig::default()
     };
-    config.redis = Some(RedisConfig {
-        // A new key each time: what an earlier run left could not be read.
-        key_prefix: format!("okms:{{up-{}/{}}}:", std::process::id(), host.name_any()),
-        ..RedisConfig::standalone(address.to_owned())
-    });
     ledger::open(&config).with_context(|| format!("the ledger of {} cannot be opened on {address}", host.name_any()))
 }
 

@@ -35,6 +35,9 @@ pub(super) async fn tell(product: &str, clients: Option<u32>, running: &Running,
     let hosts = hosts(local)?;
     let required = rehearsal.required();
     let clients = clients.unwrap_or(required + 1);
+    if clients == 0 {
+        return Ok(Exit::Ok);
+    }
     let how = match &hosts {
         Hosts::Zone { zone, .. } => format!("look up _vlmcs._tcp.{zone} and ask"),
         Hosts::Named { name, .. } => format!("ask {name}"),
@@ -99,9 +102,7 @@ async fn ask(rehearsal: &Rehearsal, hosts: &Hosts, number: u32) -> Client {
 
 fn tell_of(client: &Client) -> io::Result<()> {
     let host = client.host.as_deref().unwrap_or("nobody");
-    let count = client
-        .current_count
-        .map(|count| format!("count {count} of {}, ", client.required_count));
+    let count = client.count_in_words().map(|count| format!("count {count}, "));
     let code = match client.outcome {
         Conclusion::Licensed | Conclusion::NoAnswer => String::new(),
         Conclusion::NotEnoughClients | Conclusion::Refused => {

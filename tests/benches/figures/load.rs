@@ -20,11 +20,12 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Asks a server, every request over a new connection.
+    /// Asks a server, every request over a new connection and all from the one address that the system chooses.
     pub(crate) async fn on(&self, server: SocketAddr, site_key: &Path) -> Result<Report> {
         let mut command = Command::new(program::path("kmsctl")?);
         command
             .args(["load", "--host", &server.to_string(), "-o", "json"])
+            .args(["--sources", "system"])
             .args(["--connections", &self.connections.to_string()])
             .args(["--seconds", &self.seconds.to_string()])
             .args(["--warm-up", &self.warm_up.to_string()])

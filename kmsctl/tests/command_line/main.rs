@@ -1,0 +1,10 @@
+//! The commands as people type them, alone and around a `kmsctl up`.
+
+#![cfg(test)]
+
+mod commands;
+mod ends;
+mod load;
+mod readme;
+mod running;
+mod up;
