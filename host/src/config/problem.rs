@@ -34,7 +34,9 @@ pub struct Problems {
 impl Problems {
     pub(super) fn new(file: &Path, text: &str, mut list: Vec<Problem>) -> Self {
         list.sort_by_key(|problem| problem.at);
-        let lines = text.lines().map(str::to_owned).collect();
+        // A carriage return alone is a line break, too (YAML 1.2.2, 5.4).
+        let text = text.replace("\r\n", "\n");
+        let lines = text.split(['\n', '\r']).map(str::to_owned).collect();
         Self {
             file: file.to_owned(),
             list,

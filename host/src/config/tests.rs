@@ -93,6 +93,21 @@ fn the_report_shows_the_line_and_the_hint() {
 }
 
 #[test]
+fn a_line_is_shown_whatever_ends_it() {
+    for end in ["\n", "\r\n", "\r"] {
+        let text = [
+            "name: a",
+            "relay: {licensedHosts: [{name: a, address: b}]}",
+            "nonsense: 1",
+            "",
+        ]
+        .join(end);
+        let report = load(&text, Path::new("kms-host.yaml")).unwrap_err().to_string();
+        assert!(report.contains("kms-host.yaml:3:1\n   | nonsense: 1\n"), "{report}");
+    }
+}
+
+#[test]
 fn text_that_is_not_yaml_is_one_problem_at_its_place() {
     let found = problems("relay:\n  licensedHosts: [\nname: x\n");
     assert_eq!(found.len(), 1, "{found:?}");
