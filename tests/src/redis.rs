@@ -8,6 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,12 @@ use tempfile::TempDir;
 
 /// No server takes longer to come up or to agree with others.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The ACL user that guarded servers have for each other.
+const SERVERS: &str = "servers";
+
+/// Its password.
+const SERVERS_PASSWORD: &str = "c0rrecthorse";
 
 /// Why tests with Redis cannot run here, if they cannot.
 pub fn missing() -> Option<String> {
@@ -39,31 +46,31 @@ pub struct RedisServer {
     child: Child,
     dir: TempDir,
     options: Vec<String>,
-    tls: Option<Tls>,
+    guard: Guard,
 }
 
 impl RedisServer {
     /// Starts a server with these further lines in its configuration file.
     pub fn start(options: &[&str]) -> Result<Self> {
-        with_free_ports(|| Self::start_on(free_port()?, options, None))
+        with_free_ports(|| Self::start_on(free_port()?, options, &Guard::default()))
     }
 
     /// Starts a server that speaks TLS only, under a certificate for `127.0.0.1` and `redis.test`.
     pub fn start_with_tls(options: &[&str]) -> Result<Self> {
-        with_free_ports(|| Self::start_on(free_port()?, options, Some(Tls::new()?)))
+        with_free_ports(|| Self::start_on(free_port()?, options, &Guard::tls()?))
     }
 
     /// Starts a server on a port that was free.
-    pub fn start_on(port: u16, options: &[&str], tls: Option<Tls>) -> Result<Self> {
+    pub fn start_on(port: u16, options: &[&str], guard: &Guard) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let child = spawn(port, &dir, &options, tls.as_ref())?;
+        let child = spawn(port, &dir, &options, guard)?;
         let mut server = Self {
             port,
             child,
             dir,
             options,
-            tls,
+            guard: guard.clone(),
         };
         server.wait_until_up()?;
         Ok(server)
@@ -86,7 +93,7 @@ impl RedisServer {
 
     /// The PEM file with the authority that signed the server's certificate.
     pub fn ca_file(&self) -> Option<PathBuf> {
-        self.tls.as_ref().map(|tls| tls.file("ca.pem"))
+        self.guard.tls.as_ref().map(|tls| tls.file("ca.pem"))
     }
 
     /// Ends the server as a crash would.
@@ -99,17 +106,14 @@ impl RedisServer {
     /// Starts a killed server anew, empty, on the same port.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
-        self.child = spawn(self.port, &self.dir, &self.options, self.tls.as_ref())?;
+        self.child = spawn(self.port, &self.dir, &self.options, &self.guard)?;
         self.wait_until_up()
     }
 
     /// What `redis-cli` prints for a command.
     pub fn cli(&self, args: &[&str]) -> Result<String> {
-        let mut cli = Command::new("redis-cli");
-        cli.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "--no-auth-warning"]);
-        if let Some(tls) = &self.tls {
-            cli.arg("--tls").arg("--cacert").arg(tls.file("ca.pem"));
-        }
+        let mut cli = self.guard.cli();
+        cli.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         let output = cli.args(args).output().context("redis-cli")?;
         let printed = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
         if !output.status.success() {
@@ -135,7 +139,7 @@ impl RedisServer {
     }
 
     fn answers(&self) -> bool {
-        match &self.tls {
+        match &self.guard.tls {
             Some(_) => self
                 .cli(&["PING"])
                 .is_ok_and(|pong| pong.contains("PONG") || pong.contains("NOAUTH")),
@@ -164,17 +168,27 @@ impl Sentinels {
 
     /// Starts all and waits until they know each other.
     pub fn start() -> Result<Self> {
-        let master = RedisServer::start(&[])?;
+        Self::start_guarded(&Guard::default(), &Guard::default())
+    }
+
+    /// The same, with the data servers and the sentinels guarded so.
+    pub fn start_guarded(data: &Guard, sentinels: &Guard) -> Result<Self> {
+        let start = |options: &[&str], guard| with_free_ports(|| RedisServer::start_on(free_port()?, options, guard));
+        let master = start(&[], data)?;
         let follow = format!("replicaof 127.0.0.1 {}", master.port);
-        let replica = RedisServer::start(&[&follow])?;
+        let replica = start(&[&follow], data)?;
         let name = Self::MASTER_NAME;
-        let watch = [
+        let mut watch = vec![
             format!("sentinel monitor {name} 127.0.0.1 {} 2", master.port),
             format!("sentinel down-after-milliseconds {name} 500"),
             format!("sentinel failover-timeout {name} 3000"),
         ];
+        if !data.users.is_empty() {
+            watch.push(format!("sentinel auth-user {name} {SERVERS}"));
+            watch.push(format!("sentinel auth-pass {name} {SERVERS_PASSWORD}"));
+        }
         let watch: Vec<&str> = watch.iter().map(String::as_str).collect();
-        let sentinels = (0..3).map(|_| RedisServer::start(&watch)).collect::<Result<Vec<_>>>()?;
+        let sentinels = (0..3).map(|_| start(&watch, sentinels)).collect::<Result<Vec<_>>>()?;
         let started = Self {
             data: vec![master, replica],
             sentinels,
@@ -222,14 +236,19 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the nodes and has `redis-cli` make them a cluster.
     pub fn start() -> Result<Self> {
+        Self::start_guarded(&Guard::default())
+    }
+
+    /// The same, with the nodes guarded so.
+    pub fn start_guarded(guard: &Guard) -> Result<Self> {
         let node = || {
             let options = ["cluster-enabled yes", "cluster-node-timeout 2000"];
-            RedisServer::start_on(free_port_of_a_node()?, &options, None)
+            RedisServer::start_on(free_port_of_a_node()?, &options, guard)
         };
         let cluster = Self {
             nodes: (0..3).map(|_| with_free_ports(node)).collect::<Result<_>>()?,
         };
-        let mut create = Command::new("redis-cli");
+        let mut create = guard.cli();
         create
             .args(["--cluster", "create"])
             .args(cluster.addresses())
@@ -256,9 +275,86 @@ impl Cluster {
     }
 }
 
-/// An authority and a server certificate under it, in files.
-#[derive(Debug)]
-pub struct Tls(TempDir);
+/// Whom servers let in: everyone, unless told otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    tls: Option<Tls>,
+    clients_need_certificate: bool,
+    users: Vec<String>,
+}
+
+impl Guard {
+    /// TLS only, under a certificate for `127.0.0.1` and `redis.test`.
+    pub fn tls() -> Result<Self> {
+        Ok(Self {
+            tls: Some(Tls::new()?),
+            ..Self::default()
+        })
+    }
+
+    /// TLS only, and only for those who bring a certificate of the same authority and log in as one of the users of these
+    /// ACL lines. The servers have a user of their own for each other.
+    pub fn strict(tls: &Tls, users: &[&str]) -> Self {
+        Self {
+            tls: Some(tls.clone()),
+            clients_need_certificate: true,
+            users: users.iter().map(|user| (*user).to_owned()).collect(),
+        }
+    }
+
+    /// A `redis-cli` that is let in.
+    fn cli(&self) -> Command {
+        let mut cli = Command::new("redis-cli");
+        cli.arg("--no-auth-warning");
+        if let Some(tls) = &self.tls {
+            cli.arg("--tls").arg("--cacert").arg(tls.file("ca.pem"));
+            cli.arg("--cert").arg(tls.file("client.pem"));
+            cli.arg("--key").arg(tls.file("client.key"));
+        }
+        if !self.users.is_empty() {
+            cli.args(["--user", SERVERS, "--pass", SERVERS_PASSWORD]);
+        }
+        cli
+    }
+
+    /// Lines of a server's configuration.
+    fn lines(&self, port: u16, sentinel: bool) -> Vec<String> {
+        let mut lines = match &self.tls {
+            None => vec![format!("port {port}")],
+            Some(tls) => vec![
+                "port 0".to_owned(),
+                format!("tls-port {port}"),
+                "tls-replication yes".to_owned(),
+                "tls-cluster yes".to_owned(),
+                format!(
+                    "tls-auth-clients {}",
+                    if self.clients_need_certificate { "yes" } else { "no" }
+                ),
+                format!("tls-ca-cert-file {}", tls.file("ca.pem").display()),
+                format!("tls-cert-file {}", tls.file("server.pem").display()),
+                format!("tls-key-file {}", tls.file("server.key").display()),
+            ],
+        };
+        if self.users.is_empty() {
+            return lines;
+        }
+        lines.push("user default off".to_owned());
+        lines.push(format!(
+            "user {SERVERS} on >{SERVERS_PASSWORD} allkeys allchannels allcommands"
+        ));
+        lines.extend(self.users.iter().cloned());
+        let [user, password] = match sentinel {
+            true => ["sentinel sentinel-user", "sentinel sentinel-pass"],
+            false => ["masteruser", "masterauth"],
+        };
+        lines.extend([format!("{user} {SERVERS}"), format!("{password} {SERVERS_PASSWORD}")]);
+        lines
+    }
+}
+
+/// An authority and certificates under it for a server and a client, in files that go with the last clone.
+#[derive(Debug, Clone)]
+pub struct Tls(Arc<TempDir>);
 
 impl Tls {
     /// Makes both.
@@ -270,16 +366,21 @@ impl Tls {
             .distinguished_name
             .push(DnType::CommonName, "authority of this test");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let names = vec!["127.0.0.1".to_owned(), "redis.test".to_owned()];
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
         std::fs::write(dir.path().join("ca.pem"), authority.pem())?;
-        std::fs::write(dir.path().join("server.pem"), certificate.pem())?;
-        std::fs::write(dir.path().join("server.key"), key.serialize_pem())?;
-        Ok(Self(dir))
+        for (whose, names) in [
+            ("server", &["127.0.0.1", "redis.test"][..]),
+            ("client", &["replica.test"]),
+        ] {
+            let key = KeyPair::generate()?;
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+            std::fs::write(dir.path().join(format!("{whose}.pem")), certificate.pem())?;
+            std::fs::write(dir.path().join(format!("{whose}.key")), key.serialize_pem())?;
+        }
+        Ok(Self(Arc::new(dir)))
     }
 
-    /// `ca.pem`, `server.pem` or `server.key`.
+    /// `ca.pem`, or `.pem` and `.key` of `server` and `client`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -321,7 +422,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
-fn spawn(port: u16, dir: &TempDir, options: &[String], tls: Option<&Tls>) -> Result<Child> {
+fn spawn(port: u16, dir: &TempDir, options: &[String], guard: &Guard) -> Result<Child> {
     let file = dir.path().join("redis.conf");
     let mut lines = vec![
         "bind 127.0.0.1".to_owned(),
@@ -331,22 +432,12 @@ fn spawn(port: u16, dir: &TempDir, options: &[String], tls: Option<&Tls>) -> Res
         "rdbcompression no".to_owned(),
         "repl-diskless-sync-delay 0".to_owned(),
     ];
-    match tls {
-        Some(tls) => lines.extend([
-            "port 0".to_owned(),
-            format!("tls-port {port}"),
-            "tls-auth-clients no".to_owned(),
-            format!("tls-ca-cert-file {}", tls.file("ca.pem").display()),
-            format!("tls-cert-file {}", tls.file("server.pem").display()),
-            format!("tls-key-file {}", tls.file("server.key").display()),
-        ]),
-        None => lines.push(format!("port {port}")),
-    }
     let sentinel = options.iter().any(|option| option.starts_with("sentinel "));
     if sentinel {
         // A sentinel knows nothing of replication.
         lines.retain(|line| !line.starts_with("save") && !line.starts_with("r"));
     }
+    lines.extend(guard.lines(port, sentinel));
     lines.extend(options.iter().cloned());
     std::fs::write(&file, lines.join("\n"))?;
     let mut server = Command::new(server_program());

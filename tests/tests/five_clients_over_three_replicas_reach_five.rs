@@ -18,7 +18,8 @@ use kms_host::{
 };
 use system_tests::{
     ledger::{NOW, cmid, machine_name, open_redis, redis_config},
-    redis::{Cluster, RedisServer, Sentinels, free_port, missing},
+    redis::{Cluster, Guard, RedisServer, Sentinels, free_port, missing},
+    replica::eventually,
 };
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -143,12 +144,16 @@ async fn without_redis_the_answer_is_busy_and_never_a_count() -> Result<()> {
         RedisMode::Standalone,
     ))?);
     assert_eq!(host.handle(&request(1, 0)?.body, CLIENT, NOW).await, Handled::Busy);
-    let mut redis = RedisServer::start_on(port, &[], None)?;
+    let mut redis = RedisServer::start_on(port, &[], &Guard::default())?;
     let mut later_us = 1;
-    while host.handle(&request(1, later_us)?.body, CLIENT, NOW).await == Handled::Busy {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    eventually("the ledger answers", async || {
         later_us += 1;
-    }
+        match request(1, later_us) {
+            Ok(request) => host.handle(&request.body, CLIENT, NOW).await != Handled::Busy,
+            Err(_) => false,
+        }
+    })
+    .await?;
     assert_eq!(activate(&host, 2, 0).await?.current_count(), Some(2));
     redis.kill()?;
     assert_eq!(host.handle(&request(3, 0)?.body, CLIENT, NOW).await, Handled::Busy);

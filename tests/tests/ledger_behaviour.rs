@@ -1,12 +1,16 @@
-//! One ledger, kept in five places: every case here runs over memory, Redis alone, behind sentinels and as a cluster,
-//! and over TLS as an ACL user with no right too many.
+//! One ledger, kept in seven places: every case here runs over memory and over Redis alone, behind sentinels and as a
+//! cluster, each open and guarded: by TLS, ACL users with no right too many, and client certificates.
 
 mod cases;
 mod sequences;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use anyhow::Result;
@@ -16,11 +20,18 @@ use kms_host::ledger::{
 };
 use system_tests::{
     ledger::{open_redis, redis_config},
-    redis::{Cluster, RedisServer, Sentinels, missing},
+    redis::{Cluster, Guard, RedisServer, Sentinels, Tls, free_port, missing},
 };
 
 /// The ACL user that the documentation advises.
 const USER: &str = include_str!("../../docs/examples/ledger-user.acl");
+
+/// Its password in the tests.
+const PASSWORD: &str = "Tr0ub4dor&3";
+
+fn user() -> String {
+    USER.trim_end().replace("PASSWORD", PASSWORD)
+}
 
 /// Where the ledgers of the cases are kept.
 struct Place {
@@ -136,10 +147,9 @@ async fn over_tls_as_a_user_with_no_right_too_many() -> Result<()> {
         println!("SKIPPED over_tls_as_a_user_with_no_right_too_many: {why}");
         return Ok(());
     }
-    let user = USER.trim_end().replace("PASSWORD", "Tr0ub4dor&3");
-    let redis = RedisServer::start_with_tls(&[&user, "user default off"])?;
+    let redis = RedisServer::start_with_tls(&[&user(), "user default off"])?;
     let password_file = redis.dir().join("password");
-    std::fs::write(&password_file, "Tr0ub4dor&3\n")?;
+    fs::write(&password_file, format!("{PASSWORD}\n"))?;
     // By the name in the certificate, although the address is another.
     let tls = TlsConfig {
         ca_file: redis.ca_file(),
@@ -154,5 +164,86 @@ async fn over_tls_as_a_user_with_no_right_too_many() -> Result<()> {
         ..redis_config(vec![redis.address()], RedisMode::Standalone)
     };
     Place::redis(config).behaves().await;
+    Ok(())
+}
+
+/// A configuration that servers which let in nobody but this user with a certificate let in.
+fn let_in(config: RedisConfig, tls: &Tls, folder: &Path) -> Result<RedisConfig> {
+    let password_file = folder.join("password");
+    fs::write(&password_file, PASSWORD)?;
+    Ok(RedisConfig {
+        username: Some("okms".to_owned()),
+        password_file: Some(password_file),
+        tls: Some(TlsConfig {
+            ca_file: Some(tls.file("ca.pem")),
+            server_name: None,
+            certificate_file: Some(tls.file("client.pem")),
+            key_file: Some(tls.file("client.key")),
+        }),
+        ..config
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_sentinels_that_as_their_servers_demand_a_certificate_and_a_login() -> Result<()> {
+    if let Some(why) = missing() {
+        println!("SKIPPED behind_sentinels_that_as_their_servers_demand_a_certificate_and_a_login: {why}");
+        return Ok(());
+    }
+    let (tls, folder) = (Tls::new()?, tempfile::tempdir()?);
+    let watcher = "user watcher on >w4tch resetchannels -@all +sentinel|get-master-addr-by-name";
+    let redis = Sentinels::start_guarded(&Guard::strict(&tls, &[&user()]), &Guard::strict(&tls, &[watcher]))?;
+    let password_file = folder.path().join("sentinel-password");
+    fs::write(&password_file, "w4tch")?;
+    let sentinel = SentinelConfig {
+        master_name: Sentinels::MASTER_NAME.to_owned(),
+        username: Some("watcher".to_owned()),
+        password_file: Some(password_file),
+    };
+    let config = RedisConfig {
+        sentinel: Some(sentinel),
+        ..let_in(
+            redis_config(redis.addresses(), RedisMode::Sentinel),
+            &tls,
+            folder.path(),
+        )?
+    };
+    Place::redis(config).behaves().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_that_demands_a_certificate_and_a_login() -> Result<()> {
+    if let Some(why) = missing() {
+        println!("SKIPPED in_a_cluster_that_demands_a_certificate_and_a_login: {why}");
+        return Ok(());
+    }
+    let (tls, folder) = (Tls::new()?, tempfile::tempdir()?);
+    let redis = Cluster::start_guarded(&Guard::strict(&tls, &[&user()]))?;
+    let config = redis_config(redis.addresses(), RedisMode::Cluster);
+    Place::redis(let_in(config, &tls, folder.path())?).behaves().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_demands_a_certificate_lets_nobody_in_without_one() -> Result<()> {
+    if let Some(why) = missing() {
+        println!("SKIPPED a_server_that_demands_a_certificate_lets_nobody_in_without_one: {why}");
+        return Ok(());
+    }
+    let (tls, folder) = (Tls::new()?, tempfile::tempdir()?);
+    let redis = RedisServer::start_on(free_port()?, &[], &Guard::strict(&tls, &[&user()]))?;
+    let config = redis_config(vec![redis.address()], RedisMode::Standalone);
+    let with = let_in(config, &tls, folder.path())?;
+    let without = RedisConfig {
+        tls: with.tls.clone().map(|tls| TlsConfig {
+            certificate_file: None,
+            key_file: None,
+            ..tls
+        }),
+        ..with.clone()
+    };
+    open_redis(with)?.ledger.ping().await?;
+    assert!(open_redis(without)?.ledger.ping().await.is_err());
     Ok(())
 }

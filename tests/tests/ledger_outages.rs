@@ -12,7 +12,7 @@ use kms_host::{
 };
 use system_tests::{
     ledger::{NOW, cmid, key, machine_name, open_redis, redis_config, sighting},
-    redis::{Cluster, RedisServer, Sentinels, Tls, free_port, missing, wait_until},
+    redis::{Cluster, Guard, RedisServer, Sentinels, Tls, free_port, missing, wait_until},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -67,7 +67,7 @@ async fn opening_does_not_wait_for_redis_and_it_is_used_when_it_comes() -> Resul
     let ledger = open_redis(redis_config(vec![format!("127.0.0.1:{port}")], RedisMode::Standalone))?.ledger;
     let error = count(&*ledger, 1).await.unwrap_err();
     assert!(matches!(error, LedgerError::Unavailable { .. }), "{error:?}");
-    let _redis = RedisServer::start_on(port, &[], None)?;
+    let _redis = RedisServer::start_on(port, &[], &Guard::default())?;
     assert_eq!(at_last(|| count(&*ledger, 1)).await?, 1);
     Ok(())
 }
