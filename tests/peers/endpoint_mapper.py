@@ -81,6 +81,11 @@ def main():
     seen["lookup 3"] = len(call(dce, 2, lookup(3)))
     for interface in WANTED:
         seen[f"again {interface[0]}"] = call(dce, 3, ept_map(interface))
+    # Servers let what is behind the parameters be, which makes a request of any length: this one of three fragments to the
+    # relay, and longer than any fragment that the relay may send.
+    dce = connect(address, port)
+    dce.set_max_fragment_size(4000)
+    seen["fragments"] = call(dce, 3, ept_map(WANTED[0]).getData() + bytes(9000))
     # A stub that the server cannot read is the server's to refuse.
     seen["bad stub"] = call(connect(address, port), 2, b"\1\2\3")
     print(json.dumps(seen))

@@ -24,6 +24,7 @@ pub struct Tools {
     programs: PathBuf,
     home: TempDir,
     kubeconfig: Option<PathBuf>,
+    plugins: Option<PathBuf>,
 }
 
 /// What a program that ended said.
@@ -76,6 +77,7 @@ impl Tools {
             programs,
             home,
             kubeconfig: None,
+            plugins: None,
         })
     }
 
@@ -83,6 +85,13 @@ impl Tools {
     #[must_use]
     pub fn on(mut self, kubeconfig: &Path) -> Self {
         self.kubeconfig = Some(kubeconfig.to_owned());
+        self
+    }
+
+    /// The same programs, with the plugins of this folder.
+    #[must_use]
+    pub fn with_plugins(mut self, folder: &Path) -> Self {
+        self.plugins = Some(folder.to_owned());
         self
     }
 
@@ -105,8 +114,11 @@ impl Tools {
     fn run<S: AsRef<std::ffi::OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> Result<Said> {
         let home = self.home.path();
         let nowhere = home.join("no-cluster");
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let paths = self.plugins.iter().cloned().chain(std::env::split_paths(&paths));
         let output = Command::new(self.programs.join(program))
             .args(arguments)
+            .env("PATH", std::env::join_paths(paths)?)
             .current_dir(workspace())
             .env("HOME", home)
             .env("HELM_CACHE_HOME", home.join("cache"))

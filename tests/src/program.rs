@@ -3,9 +3,10 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::http;
 use crate::replica::eventually;
@@ -72,6 +73,21 @@ impl Process {
         self.0.kill()?;
         self.0.wait()?;
         Ok(())
+    }
+
+    /// Tells it to end (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
+        let mut ended = None;
+        eventually("the process ends", async || {
+            ended = self.0.try_wait().ok().flatten();
+            ended.is_some()
+        })
+        .await?;
+        ended.context("an exit status")
     }
 
     /// Memory that it has now, in bytes (`VmRSS`).

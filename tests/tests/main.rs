@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod admits_whom_it_may_and_no_more;
+mod behind_haproxy;
 mod dns_life;
 mod dns_operator;
 mod dns_updates;
@@ -14,6 +15,8 @@ mod install_chart;
 mod install_images;
 mod install_manifests;
 mod install_on_node;
+mod kmsctl_among_servers;
+mod kubectl_plugin;
 mod ledger_behaviour;
 mod ledger_outages;
 mod licensing_journal;

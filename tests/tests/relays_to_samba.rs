@@ -1,12 +1,12 @@
-//! The relay between a client and a server that nobody here wrote: impacket asks Samba's endpoint mapper, directly and
-//! through us, and gets the same bytes.
+//! `kms-host --config` between a client and a server that nobody here wrote: impacket asks Samba's endpoint mapper, directly
+//! and through us, and gets the same bytes, also of a request in several fragments.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use system_tests::peer;
-use system_tests::replica::Replica;
+use system_tests::program::HostProcess;
 use system_tests::samba::{self, Samba};
 use tokio::process::Command;
 
@@ -35,13 +35,15 @@ async fn impacket_gets_the_same_bytes_from_samba_through_the_relay() -> Result<(
     }
     let samba = Samba::start().await?;
     let mapper = samba.endpoint_mapper;
-    let relay = Replica::start(&format!(
+    let mut relay = HostProcess::start(&format!(
         "relay:\n  licensedHosts: [{{name: samba, address: {}, port: {}}}]\n  \
          interface: {{uuid: e1af8308-5d1f-11c9-91a4-08002b14a0fa, major: 3, minor: 0, firstOpnum: 2, lastOpnum: 4, \
-         syntaxes: [ndr]}}\n",
+         syntaxes: [ndr]}}\n\
+         clients: {{limits: {{maxRequestBytes: 65536}}}}\n",
         mapper.ip(),
         mapper.port(),
-    ))?;
+    ))
+    .await?;
     let (direct, relayed) = (calls(mapper).await?, calls(relay.address).await?);
     assert_eq!(direct, relayed);
     let lookup = direct["lookup 500"].as_str().unwrap_or_default();
@@ -49,6 +51,10 @@ async fn impacket_gets_the_same_bytes_from_samba_through_the_relay() -> Result<(
         lookup.len() > 2 * 4280,
         "the list comes in several fragments: {} bytes",
         lookup.len() / 2
+    );
+    assert_eq!(
+        direct["fragments"], direct["map 12345778-1234-abcd-ef00-0123456789ab"],
+        "Samba puts the fragments of a request together"
     );
     let bad = direct["bad stub"].as_str().unwrap_or_default();
     assert!(
@@ -61,7 +67,9 @@ async fn impacket_gets_the_same_bytes_from_samba_through_the_relay() -> Result<(
     let faults = relay
         .metric("okms_licensed_host_calls_total{host=\"samba\",result=\"fault\"}")
         .await?;
-    assert_eq!((answered, faults), (10.0, 1.0));
+    assert_eq!((answered, faults), (11.0, 1.0));
     assert_eq!(relay.metric("okms_relay_retries_total").await?, 0.0);
+    let status = relay.process.terminate().await?;
+    assert!(status.success(), "{status}: {}", relay.log());
     Ok(())
 }

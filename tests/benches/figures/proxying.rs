@@ -2,9 +2,10 @@
 //! host.
 
 use anyhow::Result;
+use system_tests::haproxy::HaProxy;
 
 use crate::load::Load;
-use crate::site::{HaProxy, Keys, relay};
+use crate::site::{Keys, relay};
 use crate::table::{Row, median, spread};
 
 const ROUNDS: usize = 5;

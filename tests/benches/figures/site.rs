@@ -1,14 +1,11 @@
 //! The servers that figures are measured on: a rehearsal host that stands for a licensed host, and what is in front of it.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
-use system_tests::program::{HostProcess, Process, free_port};
-use system_tests::replica::eventually;
-use tokio::net::TcpStream;
+use anyhow::Result;
+use system_tests::program::HostProcess;
 
 /// One address sends all requests of a load.
 pub(crate) const LIMITS: &str = "clients: {limits: {requestsPerMinutePerSource: 1000000, connectionsPerSource: 20000, \
@@ -58,59 +55,4 @@ pub(crate) async fn relay(hosts: &[(&str, SocketAddr)], more: &str) -> Result<Ho
         items.join(", ")
     ))
     .await
-}
-
-/// HAProxy in `mode tcp` in front of one server.
-#[derive(Debug)]
-pub(crate) struct HaProxy {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    _process: Process,
-    _folder: tempfile::TempDir,
-}
-
-impl HaProxy {
-    /// Why it can't be had here, if so.
-    pub(crate) fn missing() -> Option<String> {
-        let found = Command::new("haproxy").arg("-v").output().is_ok();
-        (!found).then(|| "haproxy is not installed".to_owned())
-    }
-
-    /// Its version, as it says itself.
-    pub(crate) fn version() -> Result<String> {
-        let output = Command::new("haproxy").arg("-v").output()?;
-        let printed = String::from_utf8_lossy(&output.stdout);
-        Ok(printed.split_whitespace().nth(2).unwrap_or("unknown").to_owned())
-    }
-
-    /// Starts it. Threads are its default, one for each core; nothing is logged.
-    pub(crate) async fn before(server: SocketAddr) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let file = folder.path().join("haproxy.cfg");
-        fs::write(
-            &file,
-            format!(
-                "global\n  maxconn 20000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  \
-                 timeout server 60s\nfrontend clients\n  bind {address}\n  default_backend hosts\nbackend hosts\n  \
-                 server host {server}\n"
-            ),
-        )?;
-        let log = folder.path().join("log");
-        let process = Process::start(Command::new("haproxy").arg("-db").arg("-f").arg(&file), &log)?;
-        wait_for(address, &log).await?;
-        Ok(Self {
-            address,
-            _process: process,
-            _folder: folder,
-        })
-    }
-}
-
-async fn wait_for(address: SocketAddr, log: &Path) -> Result<()> {
-    let listens = async || TcpStream::connect(address).await.is_ok();
-    if let Err(error) = eventually("the server listens", listens).await {
-        bail!("{error}: {}", fs::read_to_string(log).context("its log")?);
-    }
-    Ok(())
 }
