@@ -16,6 +16,13 @@ demo: toolchain ## Build, then show four clients waiting and six licensed, on th
 	cargo build --locked --bin kmsctl --bin kms-host
 	"$(CARGO_BIN)/kmsctl" up -f docs/examples/demo.yaml --once
 
+.PHONY: install
+install: toolchain ## Build kmsctl (a kubectl plugin, too) and kms-host with optimisation, and install them
+	cargo install --locked --path kmsctl
+	cargo install --locked --path host
+	@bin="$${CARGO_INSTALL_ROOT:-$${CARGO_HOME:-$$HOME/.cargo}}/bin"; ln -sf kmsctl "$$bin/kubectl-officekms"; \
+	  echo "kmsctl, kms-host and kubectl-officekms are in $$bin; to have them on your PATH now: export PATH=\"$$bin:\$$PATH\""
+
 .PHONY: test
 test: setup ## Install what the tests need, then run every test
 	scripts/test
@@ -26,6 +33,7 @@ bench: setup ## Measure the figures of docs/performance.md and print one table (
 
 .PHONY: fuzz
 fuzz: toolchain ## Run every fuzz target for FUZZ_SECONDS (default 10)
+	@scripts/setup fuzzing
 	fuzz/run "$(FUZZ_SECONDS)s"
 
 .PHONY: images
