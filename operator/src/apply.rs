@@ -28,6 +28,10 @@ pub const FIELD_MANAGER: &str = "kms-operator";
 /// Field manager that holds a Deployment's replicas until an autoscaler sets them.
 pub const HANDOVER_MANAGER: &str = "kms-operator-handover";
 
+/// A resource version that no object has: etcd's first revision is its own. The API server compares the one in an apply with
+/// the object's, so that an apply with this one makes an object, or conflicts with the one that is there.
+const VERSION_OF_NONE: &str = "1";
+
 /// Annotation of children: hash of what was applied last.
 pub const APPLIED_ANNOTATION: &str = "officekms.io/applied";
 
@@ -195,6 +199,9 @@ impl Applier {
         let mut decision = decide(known.as_ref(), wish, owner);
         if decision == Decision::Create {
             // Nothing that we watch has this name; what is not ours is not watched.
+            if self.make(namespace, wish).await? {
+                return Ok(Done::Created);
+            }
             let there = self.look_up(namespace, wish).await?;
             decision = decide(there.as_ref(), wish, owner);
         }
@@ -215,16 +222,39 @@ impl Applier {
         if wish.kind.kind == "Deployment" && known.is_some() {
             self.hand_over_replicas(namespace, wish, known.as_ref()).await?;
         }
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = self
-            .api(wish.kind, namespace)
-            .patch(&wish.name, &params, &Patch::Apply(&wish.object))
-            .await;
-        let object = applied.map_err(|error| ApplyError::of(error, Verb::Patch, wish.kind, namespace, &wish.name))?;
-        self.metrics.wrote(wish.kind.kind, "apply");
-        self.note(wish.kind, &object, namespace);
-        tracing::info!(child.kind = wish.kind.kind, child.name = %wish.name, what = ?done, "a child was applied");
+        let object = self.patch(namespace, wish, &wish.object).await;
+        let object = object.map_err(|error| ApplyError::of(error, Verb::Patch, wish.kind, namespace, &wish.name))?;
+        self.applied(namespace, wish, &object, &done);
         Ok(done)
+    }
+
+    /// Makes a child in one request. False: an object of its name is there.
+    async fn make(&self, namespace: &str, wish: &Wish) -> Result<bool, ApplyError> {
+        let mut object = wish.object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".to_owned(), json!(VERSION_OF_NONE));
+        }
+        match self.patch(namespace, wish, &object).await {
+            Ok(object) => {
+                self.applied(namespace, wish, &object, &Done::Created);
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(ApplyError::of(error, Verb::Patch, wish.kind, namespace, &wish.name)),
+        }
+    }
+
+    async fn patch(&self, namespace: &str, wish: &Wish, object: &Value) -> Result<DynamicObject, kube::Error> {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.api(wish.kind, namespace)
+            .patch(&wish.name, &params, &Patch::Apply(object))
+            .await
+    }
+
+    fn applied(&self, namespace: &str, wish: &Wish, object: &DynamicObject, done: &Done) {
+        self.metrics.wrote(wish.kind.kind, "apply");
+        self.note(wish.kind, object, namespace);
+        tracing::info!(child.kind = wish.kind.kind, child.name = %wish.name, what = ?done, "a child was applied");
     }
 
     async fn look_up(&self, namespace: &str, wish: &Wish) -> Result<Option<Child>, ApplyError> {

@@ -84,7 +84,7 @@ fn resource(number: usize) -> Result<OfficeKmsHost> {
     Ok(serde_json::from_value(json!({
         "apiVersion": "officekms.io/v1alpha1", "kind": "OfficeKmsHost",
         "metadata": {"name": format!("kms{number:04}"), "namespace": NAMESPACE},
-        "spec": {"replicas": 2, "ledger": {"memory": {}}, "licensedHosts": [{"name": "kms01", "address": "192.0.2.7"}]}
+        "spec": {"replicas": 1, "ledger": {"memory": {}}, "licensedHosts": [{"name": "kms01", "address": "192.0.2.7"}]}
     }))?)
 }
 
