@@ -187,19 +187,19 @@ impl Applier {
         if self.by_namespace { namespace } else { "" }
     }
 
-    /// Makes a child as `wish` says. Sends nothing when it is.
+    /// Makes a child as `wish` says. Sends nothing when it is. `all_seen`: whether the watches have shown every child.
     ///
     /// # Errors
     /// See [`ApplyError`].
-    pub async fn apply(&self, namespace: &str, wish: &Wish, owner: &str) -> Result<Done, ApplyError> {
+    pub async fn apply(&self, namespace: &str, wish: &Wish, owner: &str, all_seen: bool) -> Result<Done, ApplyError> {
         let known = match wish.kind.watched {
             Watched::ByName => None,
             _ => self.children.get(namespace, wish.id()),
         };
         let mut decision = decide(known.as_ref(), wish, owner);
         if decision == Decision::Create {
-            // Nothing that we watch has this name; what is not ours is not watched.
-            if self.make(namespace, wish).await? {
+            // Nothing that was seen has this name; what is not ours is not watched.
+            if all_seen && self.make(namespace, wish).await? {
                 return Ok(Done::Created);
             }
             let there = self.look_up(namespace, wish).await?;

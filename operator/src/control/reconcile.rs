@@ -220,7 +220,7 @@ impl Work<'_> {
             match self
                 .context
                 .applier
-                .apply(&self.key.namespace, &wish, &self.uid())
+                .apply(&self.key.namespace, &wish, &self.uid(), self.context.watches.settled())
                 .await
             {
                 Ok(Done::Waits) => self.settled = false,
