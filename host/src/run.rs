@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, ConfigStatus, ReloadResult, Source};
+use crate::admin::{self, ConfigStatus, LedgerView, ReloadResult, Source};
 use crate::admission::{Admission, Rules};
 use crate::config::{HostConfig, LOOK_EVERY, Look, ReadError, RelayConfig, WatchedFile};
 use crate::keyfile::KeyFileError;
@@ -208,7 +208,7 @@ impl Replica {
             metrics,
             admission: Arc::clone(&admission),
             relay: relay.clone(),
-            ledger: opened.ledger,
+            ledger: LedgerView::new(opened.ledger),
             queue,
             config: Mutex::new(ConfigStatus {
                 generation: 1,
@@ -264,26 +264,13 @@ impl Replica {
     fn apply(&self, new: HostConfig) {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let needs_restart = config.needs_restart(&new);
-        self.source.admission.replace(Rules::new(&new.clients));
-        if let (Some(relay), Some(relay_config)) = (&self.source.relay, &new.relay) {
-            relay.replace(relay_config, &new.routing);
+        let used = config.taking_over(new);
+        self.source.admission.replace(Rules::new(&used.clients));
+        if let (Some(relay), Some(section)) = (&self.source.relay, &used.relay) {
+            relay.replace(section, &used.routing);
         }
-        self.server.replace(offer(&new), Patience::new(&new.clients));
-        // What waits for a restart stays as it is, so that it is still seen to differ at the next change.
-        let HostConfig {
-            name,
-            listen,
-            admin,
-            log,
-            ..
-        } = config.clone();
-        *config = HostConfig {
-            name,
-            listen,
-            admin,
-            log,
-            ..new
-        };
+        self.server.replace(offer(&used), Patience::new(&used.clients));
+        *config = used;
         drop(config);
         self.source.metrics.reloaded(true);
         let generation = self.source.metrics.config_generation.inc() + 1;

@@ -89,6 +89,45 @@ async fn changed_hosts_and_networks_are_taken_over_and_bad_content_is_not() -> R
 }
 
 #[tokio::test]
+async fn what_waits_for_a_restart_is_shown_until_then_whatever_else_changes() -> Result<()> {
+    let host = StandIn::start(Does::Answers(b"fine".to_vec()))?;
+    let directory = tempfile::tempdir()?;
+    let (file, key_file) = (
+        directory.path().join("config.yaml"),
+        directory.path().join("ledger.key"),
+    );
+    let write = |ledger: &str, grace: u32| {
+        let hosts = host.item("a");
+        fs::write(
+            &file,
+            with_ports(&format!(
+                "relay: {{licensedHosts: [{hosts}]}}\nledger: {ledger}\ndrainGracePeriod: {grace}s\n"
+            )),
+        )
+    };
+    let other = format!("{{memory: {{}}, keyFile: '{}'}}", key_file.display());
+    write("{memory: {}}", 1)?;
+    let replica = Replica::start_from(&file)?;
+    let shows = async |generation: u32, fields: &[&str]| {
+        replica
+            .status_becomes("the change is in use", |status| {
+                status["config"]["generation"] == generation
+            })
+            .await?;
+        let status = replica.status().await?;
+        let shown = status["config"]["needsRestart"].as_array().cloned().unwrap_or_default();
+        assert_eq!(shown, fields, "{status}");
+        anyhow::Ok(())
+    };
+    write(&other, 1)?;
+    shows(2, &["ledger"]).await?;
+    write(&other, 2)?;
+    shows(3, &["ledger"]).await?;
+    write("{memory: {}}", 2)?;
+    shows(4, &[]).await
+}
+
+#[tokio::test]
 async fn a_drain_finishes_requests_in_flight_closes_idle_connections_and_turns_readiness_off() -> Result<()> {
     let host = StandIn::start(Does::Answers(b"fast".to_vec()))?;
     let yaml = format!("relay: {{licensedHosts: [{}]}}\n", host.item("a"));

@@ -136,6 +136,37 @@ impl HostConfig {
         .filter_map(|(field, differs)| differs.then_some(field))
         .collect()
     }
+
+    /// What is in use once `new` is taken over while the replica runs. What waits for a restart stays as it is, so that
+    /// it is still seen to differ at the next change.
+    pub fn taking_over(&self, new: Self) -> Self {
+        let Self {
+            name,
+            relay,
+            rehearsal,
+            listen,
+            admin,
+            clients: _,
+            ledger,
+            routing: _,
+            drain_grace_period: _,
+            log,
+        } = self.clone();
+        Self {
+            name,
+            relay: if relay.is_some() == new.relay.is_some() {
+                new.relay
+            } else {
+                relay
+            },
+            rehearsal,
+            listen,
+            admin,
+            ledger,
+            log,
+            ..new
+        }
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +198,32 @@ mod tests {
         assert_eq!(new.relay.as_ref().expect("relay").licensed_hosts[0].address, "10.0.0.2");
         assert_eq!(config.needs_restart(&new), Vec::<&str>::new());
         assert!(matches!(file.look(), Look::Same));
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_seen_at_each_change_until_then() {
+        let config = |text: &str| load(text, Path::new("config.yaml")).expect("good");
+        let rehearsal = "rehearsal: {siteKeyFile: /k, products: [{name: OfficeLTSC2021}]}\n";
+        let started = config(GOOD);
+        for (field, text) in [
+            ("name", format!("name: other\n{GOOD}")),
+            ("relay", rehearsal.to_owned()),
+            ("rehearsal", rehearsal.to_owned()),
+            ("ledger", format!("ledger: {{memory: {{}}, keyFile: /k}}\n{GOOD}")),
+            ("listen", format!("listen: ['127.0.0.1:1']\n{GOOD}")),
+            ("admin", format!("admin: {{listen: '127.0.0.1:1'}}\n{GOOD}")),
+            ("log", format!("log: {{format: json}}\n{GOOD}")),
+        ] {
+            let changed = config(&text);
+            let used = started.taking_over(changed.clone());
+            assert!(used.needs_restart(&changed).contains(&field), "{field}");
+            assert_eq!(used.needs_restart(&started), Vec::<&str>::new(), "{field}");
+        }
+        let changed = config(&format!(
+            "drainGracePeriod: 1s\n{}",
+            GOOD.replace("10.0.0.1", "10.0.0.2")
+        ));
+        assert_eq!(started.taking_over(changed.clone()), changed, "the rest is taken over");
     }
 
     #[test]
