@@ -16,6 +16,7 @@ pub mod admin;
 pub mod admission;
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod keyfile;
 pub mod ledger;
 pub mod metrics;

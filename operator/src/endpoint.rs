@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use kms_host::http;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -60,23 +61,13 @@ impl Health {
 pub type Encode = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Serves the endpoint until `token` is cancelled.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    health: Health,
-    encode: Encode,
-    token: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, health: Health, encode: Encode, token: CancellationToken) {
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state((health, encode));
-    axum::serve(listener, app)
-        .with_graceful_shutdown(token.cancelled_owned())
-        .await
+    http::serve(listener, app, http::Limits::default(), token).await;
 }
 
 async fn metrics(State((_, encode)): State<(Health, Encode)>) -> impl IntoResponse {

@@ -10,6 +10,7 @@
 //! | `/explain/ADDRESS` | JSON: where a client of that address would go now, and why ([`Explanation`](crate::routing::Explanation)) |
 //! | `/` | the page |
 
+mod ledger;
 mod page;
 mod status;
 
@@ -24,8 +25,10 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use ledger::LedgerView;
 pub use status::{ConfigStatus, Connections, LedgerStatus, Observations, ReloadResult, Source, Status};
 
+use crate::http;
 use crate::ledger::{ObservationQueue, StoredEvent};
 use crate::metrics::Now;
 
@@ -40,12 +43,7 @@ pub async fn serve(listener: TcpListener, source: Arc<Source>, token: Cancellati
         .route("/events", get(events))
         .route("/explain/{address}", get(explain))
         .with_state(source);
-    let ended = axum::serve(listener, app)
-        .with_graceful_shutdown(token.cancelled_owned())
-        .await;
-    if let Err(error) = ended {
-        tracing::error!(%error, "the admin endpoint ended");
-    }
+    http::serve(listener, app, http::Limits::default(), token).await;
 }
 
 async fn metrics(State(source): State<Arc<Source>>) -> impl IntoResponse {
@@ -100,6 +98,7 @@ pub struct Events {
 
 async fn events(State(source): State<Arc<Source>>, Query(wanted): Query<Wanted>) -> axum::response::Response {
     match source
+        .ledger
         .events(wanted.after.as_deref(), wanted.limit.min(MOST_EVENTS))
         .await
     {

@@ -3,21 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::ledger::LedgerView;
 use crate::admission::Admission;
-use crate::ledger::{ApplicationCount, Ledger, Millis, ObservationQueue, QueueStats, StoredEvent};
+use crate::ledger::{ApplicationCount, ObservationQueue, QueueStats, StoredEvent};
 use crate::metrics::Metrics;
 use crate::relay::{LicensedHostStatus, Relay};
 use crate::routing::RoutingStatus;
-
-/// How long the ledger's store may take to answer for a status.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Events shown.
-const RECENT: usize = 20;
 
 /// The state of a host replica.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,7 +91,7 @@ pub struct Connections {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerStatus {
-    /// Whether its store answered now.
+    /// Whether its store answered, within the last second.
     pub available: bool,
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,7 +139,7 @@ pub struct Source {
     /// Its relay, in relay mode.
     pub relay: Option<Arc<Relay>>,
     /// Its ledger.
-    pub ledger: Arc<dyn Ledger>,
+    pub ledger: LedgerView,
     /// Observations on their way to the ledger, in relay mode.
     pub queue: Option<ObservationQueue>,
     /// The configuration's state.
@@ -176,7 +171,8 @@ impl Source {
 
     /// The state now.
     pub async fn status(&self) -> Status {
-        let ledger = self.ledger().await;
+        let mut ledger = self.ledger.status().await;
+        ledger.observations = self.queue.as_ref().map(|queue| queue.stats().into());
         let now = Instant::now();
         Status {
             name: self.name.clone(),
@@ -198,60 +194,8 @@ impl Source {
             ledger,
         }
     }
-
-    /// At most `limit` events, oldest first: those after a cursor, or the newest ones.
-    ///
-    /// # Errors
-    /// When the ledger's store does not answer in time.
-    pub async fn events(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredEvent>, String> {
-        let reading = async {
-            match after {
-                Some(cursor) => self.ledger.events(Some(cursor), limit).await,
-                None => self.ledger.recent_events(limit).await.map(|mut events| {
-                    events.reverse();
-                    events
-                }),
-            }
-        };
-        match tokio::time::timeout(LEDGER_PATIENCE, reading).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("the ledger's store did not answer in time".to_owned()),
-        }
-    }
-
-    async fn ledger(&self) -> LedgerStatus {
-        let ledger = &self.ledger;
-        let reading = async {
-            let counts = ledger.counts(wall_clock()).await?;
-            let recent_events = ledger.recent_events(RECENT).await?;
-            Ok::<_, crate::ledger::LedgerError>((counts, recent_events))
-        };
-        let mut status = match tokio::time::timeout(LEDGER_PATIENCE, reading).await {
-            Ok(Ok((counts, recent_events))) => LedgerStatus {
-                available: true,
-                counts,
-                recent_events,
-                ..LedgerStatus::default()
-            },
-            Ok(Err(error)) => LedgerStatus {
-                error: Some(error.to_string()),
-                ..LedgerStatus::default()
-            },
-            Err(_) => LedgerStatus {
-                error: Some("its store did not answer in time".to_owned()),
-                ..Default::default()
-            },
-        };
-        status.observations = self.queue.as_ref().map(|queue| queue.stats().into());
-        status
-    }
 }
 
 fn owned(counters: impl Iterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
     counters.map(|(name, count)| (name.to_owned(), count)).collect()
-}
-
-/// The wall clock, where the edge needs it.
-fn wall_clock() -> Millis {
-    Millis(jiff::Timestamp::now().as_millisecond())
 }
