@@ -89,16 +89,19 @@ pub enum CallResult {
     Timeout,
     /// It answered with a fault of the transport kind (too busy, unavailable).
     Busy,
+    /// It was not called: as many calls were under way as may be.
+    Full,
 }
 
 impl CallResult {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Answered, "answered"),
         (Self::Fault, "fault"),
         (Self::Connect, "connect"),
         (Self::Broken, "broken"),
         (Self::Timeout, "timeout"),
         (Self::Busy, "busy"),
+        (Self::Full, "full"),
     ];
 }
 

@@ -1,6 +1,7 @@
 //! Support for whole-system tests: starts real servers and ends them with the test.
 
 pub mod chromium;
+pub mod forwarder;
 pub mod haproxy;
 pub mod helm;
 pub mod http;

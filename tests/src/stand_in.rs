@@ -36,6 +36,7 @@ pub struct StandIn {
     /// Where it listens.
     pub address: SocketAddr,
     state: Arc<State>,
+    metrics: Arc<Metrics>,
     token: CancellationToken,
 }
 
@@ -54,6 +55,11 @@ impl StandIn {
 
     /// Starts a stand-in on a port, such as that of one that was dropped.
     pub fn start_at(address: SocketAddr, does: Does) -> Result<Self> {
+        Self::start_offering(Offer::kms(), address, does)
+    }
+
+    /// Starts a stand-in that offers clients something else than a KMS host.
+    pub fn start_offering(offer: Offer, address: SocketAddr, does: Does) -> Result<Self> {
         let listener = serve::listen(address, false)?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
@@ -63,17 +69,22 @@ impl StandIn {
             most: AtomicUsize::new(0),
         });
         let token = CancellationToken::new();
-        let clients = ClientsConfig::default();
+        let (clients, metrics) = (ClientsConfig::default(), Arc::new(Metrics::new()));
         let server = Server::new(
             Arc::clone(&state) as Arc<dyn Service>,
             Arc::new(Admission::new(Rules::new(&clients))),
-            Arc::new(Metrics::new()),
-            Offer::kms(),
+            Arc::clone(&metrics),
+            offer,
             Patience::new(&clients),
             token.clone(),
         );
         tokio::spawn(serve::accept(listener, Arc::new(server)));
-        Ok(Self { address, state, token })
+        Ok(Self {
+            address,
+            state,
+            metrics,
+            token,
+        })
     }
 
     /// What it does from now on.
@@ -91,14 +102,20 @@ impl StandIn {
         self.state.most.load(Ordering::SeqCst)
     }
 
+    /// How many connections were made to it.
+    pub fn connections(&self) -> u64 {
+        self.metrics.connections.get()
+    }
+
     /// A `licensedHosts` item of a configuration.
     pub fn item(&self, name: &str) -> String {
-        format!(
-            "{{name: {name}, address: {}, port: {}}}",
-            self.address.ip(),
-            self.address.port()
-        )
+        item(name, self.address)
     }
+}
+
+/// A `licensedHosts` item of a configuration.
+pub fn item(name: &str, address: SocketAddr) -> String {
+    format!("{{name: {name}, address: {}, port: {}}}", address.ip(), address.port())
 }
 
 impl Drop for StandIn {

@@ -1,16 +1,24 @@
 //! The relay answers with what a licensed host answered, asks another only if none has answered, and never two at once.
 
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bytes::BytesMut;
 use kms_host::rpc::{
-    ByteOrder, ConnectOptions, Connection, DataRepresentation, FaultStatus, Interface, Proposal, Reply, TransferSyntax,
-    stub,
+    Answer, Association, ByteOrder, Call, ConnectOptions, Connection, DataRepresentation, FaultStatus, Interface,
+    Limits, Offer, Proposal, Reply, TransferSyntax, stub,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
+use system_tests::forwarder::Forwarder;
 use system_tests::replica::{Replica, eventually};
-use system_tests::stand_in::{Does, StandIn};
+use system_tests::stand_in::{Does, StandIn, item};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use uuid::Uuid;
 
 fn relay_to(hosts: &[(&str, &StandIn)], more: &str) -> String {
     let hosts: Vec<String> = hosts.iter().map(|(name, host)| host.item(name)).collect();
@@ -75,6 +83,29 @@ async fn the_stubs_are_carried_byte_for_byte_in_both_syntaxes_and_byte_orders() 
 }
 
 #[tokio::test]
+async fn a_request_for_an_object_is_carried_with_it() -> Result<()> {
+    let host = StandIn::start(Does::Answers(b"one!".to_vec()))?;
+    let replica = Replica::start(&relay_to(&[("a", &host)], ""))?;
+    let mut connection = connect(&replica, TransferSyntax::Ndr).await?;
+    let objects = [Some(Uuid::from_u128(0x1234)), None];
+    for object in objects {
+        let call = Call {
+            call_id: 0,
+            context_id: 0,
+            opnum: 0,
+            syntax: TransferSyntax::Ndr,
+            drep: DataRepresentation::LITTLE_ENDIAN,
+            object,
+            stub: b"request".as_slice().into(),
+        };
+        answered(connection.forward(&call).await?)?;
+    }
+    let carried: Vec<_> = host.calls().into_iter().map(|call| call.object).collect();
+    assert_eq!(carried, objects);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_host_that_dies_before_its_answer_is_replaced_by_the_next_without_an_error_for_the_client() -> Result<()> {
     let (first, second) = (
         StandIn::start(Does::Closes)?,
@@ -110,6 +141,11 @@ async fn a_host_that_is_too_busy_or_silent_or_away_is_replaced_by_the_next() -> 
         FaultStatus::SERVER_TOO_BUSY,
         FaultStatus::WIN32_SERVER_TOO_BUSY,
         FaultStatus::WIN32_SERVER_UNAVAILABLE,
+        FaultStatus::REMOTE_NO_MEMORY,
+        FaultStatus::WIN32_SHUTDOWN_IN_PROGRESS,
+        FaultStatus::WIN32_OUT_OF_RESOURCES,
+        FaultStatus::WIN32_CALL_FAILED,
+        FaultStatus::WIN32_CALL_FAILED_DNE,
     ] {
         first.now(Does::Faults(busy));
         assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!", "{busy}");
@@ -155,6 +191,152 @@ async fn a_kept_connection_that_the_host_closed_meanwhile_is_no_failure() -> Res
     assert_eq!(answered(ask(&replica, b"request").await?)?, b"one!");
     assert_eq!(restarted.calls().len(), 1);
     assert_eq!(replica.metric("okms_licensed_host_up{host=\"host\"}").await?, 1.0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_that_a_firewall_forgot_cost_one_request_and_not_one_each() -> Result<()> {
+    let host = StandIn::start(Does::AnswersAfter(Duration::from_millis(300), b"one!".to_vec()))?;
+    let between = Forwarder::start(host.address).await?;
+    let more = "  timeouts: {call: 2s}\n  health: {ejectAfter: 100, probeInterval: 0s}\n";
+    let hosts = item("host", between.address);
+    let replica = Replica::start(&format!("relay:\n  licensedHosts: [{hosts}]\n{more}"))?;
+    let at_once = (0..8).map(|_| async { ask(&replica, b"request").await.and_then(answered) });
+    futures::future::try_join_all(at_once).await?;
+    let status = replica.status().await?;
+    assert!(
+        status["licensedHosts"][0]["idleConnections"].as_u64() > Some(1),
+        "{status}"
+    );
+    between.forget();
+    host.now(Does::Answers(b"one!".to_vec()));
+    assert!(ask(&replica, b"request").await.is_err(), "nobody can know yet");
+    for _ in 0..8 {
+        assert_eq!(answered(ask(&replica, b"request").await?)?, b"one!");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_host_wants_closed_is_no_failure() -> Result<()> {
+    /// A shutdown PDU (C706 12.6.4.11).
+    const SHUTDOWN: [u8; 16] = [5, 0, 17, 3, 0x10, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0];
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let hosts = item("host", listener.local_addr()?);
+    // Answers one call on each connection; a second one comes too late.
+    let serving = async {
+        loop {
+            let (mut stream, _) = listener.accept().await?;
+            tokio::spawn(async move {
+                let mut server = Association::new(Arc::new(Offer::kms()), Limits::default(), NonZeroU32::MIN, 1688);
+                let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+                let mut calls = 0;
+                loop {
+                    match server.receive(&mut input, &mut output) {
+                        Ok(Some(call)) if calls == 0 => {
+                            calls += 1;
+                            server.answer(&call, Answer::Stub(b"one!".as_slice().into()), &mut output);
+                        }
+                        Ok(Some(_)) => output.extend_from_slice(&SHUTDOWN),
+                        Ok(None) => {}
+                        Err(violation) => return Err(violation.into()),
+                    }
+                    stream.write_all_buf(&mut output).await?;
+                    if stream.read_buf(&mut input).await? == 0 {
+                        return anyhow::Ok(());
+                    }
+                }
+            });
+        }
+    };
+    let asking = async {
+        let more = "  health: {ejectAfter: 1, probeInterval: 0s}\n";
+        let replica = Replica::start(&format!("relay:\n  licensedHosts: [{hosts}]\n{more}"))?;
+        for _ in 0..3 {
+            assert_eq!(answered(ask(&replica, b"request").await?)?, b"one!");
+        }
+        assert_eq!(replica.metric("okms_licensed_host_up{host=\"host\"}").await?, 1.0);
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        result = asking => result,
+        served = serving => served,
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_not_blamed_for_the_wait_for_a_connection() -> Result<()> {
+    let host = StandIn::start(Does::AnswersAfter(Duration::from_secs(2), b"slow".to_vec()))?;
+    let more = "  timeouts: {call: 3s}\n  pool: {maxConnections: 1}\n  health: {ejectAfter: 1, probeInterval: 0s}\n";
+    let replica = Replica::start(&relay_to(&[("host", &host)], more))?;
+    // The second waits for the first and then has all of its time; the third waits too long.
+    let at_once = (0..3).map(|_| async { ask(&replica, b"request").await.and_then(answered) });
+    let outcomes = futures::future::join_all(at_once).await;
+    assert_eq!(
+        outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
+        2,
+        "{outcomes:?}"
+    );
+    for (result, calls) in [("answered", 2.0), ("full", 1.0)] {
+        let sample = format!("okms_licensed_host_calls_total{{host=\"host\",result=\"{result}\"}}");
+        assert_eq!(replica.metric(&sample).await?, calls, "{result}");
+    }
+    assert_eq!(replica.metric("okms_licensed_host_up{host=\"host\"}").await?, 1.0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_is_not_blamed_for_what_others_left_of_the_clients_time() -> Result<()> {
+    let (first, second) = (StandIn::start(Does::Hangs)?, StandIn::start(Does::Hangs)?);
+    let third = StandIn::start(Does::AnswersAfter(Duration::from_millis(1300), b"slow".to_vec()))?;
+    let more = "  timeouts: {call: 2s}\n  health: {ejectAfter: 1, ejectFor: 60s, probeInterval: 0s}\n\
+                clients: {limits: {requestTimeout: 5s}}\n";
+    let hosts = [("first", &first), ("second", &second), ("third", &third)];
+    let replica = Replica::start(&relay_to(&hosts, more))?;
+    assert!(ask(&replica, b"request").await.is_err(), "its time was over");
+    assert_eq!(third.calls().len(), 1);
+    let status = replica.status().await?;
+    let healths: Vec<_> = (0..3).map(|n| &status["licensedHosts"][n]["health"]).collect();
+    assert_eq!(healths, ["ejected", "ejected", "well"], "{status}");
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"slow");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_binds_but_does_not_answer_stays_out_for_its_time_however_often_it_is_probed() -> Result<()> {
+    let (first, second) = (
+        StandIn::start(Does::Closes)?,
+        StandIn::start(Does::Answers(b"two!".to_vec()))?,
+    );
+    let more = "  health: {ejectAfter: 1, ejectFor: 60s, probeInterval: 100ms}\n";
+    let replica = Replica::start(&relay_to(&[("first", &first), ("second", &second)], more))?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!");
+    // Each probe of the second comes with one of the first, within a quarter of the interval.
+    let probes = second.connections();
+    eventually("some probes", async || second.connections() >= probes + 10).await?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!");
+    assert_eq!(first.calls().len(), 1, "no trial");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_speak_ndr64_is_reported_with_what_to_do() -> Result<()> {
+    let offer = Offer {
+        syntaxes: vec![TransferSyntax::Ndr],
+        ..Offer::kms()
+    };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let host = StandIn::start_offering(offer, any, Does::Answers(b"one!".to_vec()))?;
+    let replica = Replica::start(&relay_to(&[("host", &host)], ""))?;
+    let advice = "set relay.interface.syntaxes to [ndr]";
+    replica
+        .status_becomes(advice, |status| {
+            let error = status["licensedHosts"][0]["lastFailure"]["error"].as_str();
+            error.is_some_and(|error| error.contains(advice))
+        })
+        .await?;
+    let replica = Replica::start(&relay_to(&[("host", &host)], "  interface: {syntaxes: [ndr]}\n"))?;
+    assert_eq!(answered(ask(&replica, b"request").await?)?, b"one!");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! Whether a licensed host may be called: a pure state machine over the outcomes of calls and probes.
 //!
 //! ```text
-//! well --(ejectAfter failures in a row)--> ejected --(time over, or a probe succeeds)--> one trial
-//!  ^                                        |   ^                                          |
-//!  |                                        |   +--------- fails: twice as long -----------+
-//!  +-- a probe succeeds, where it only -----+                                              |
-//!  |   could not be reached                                                                |
-//!  +----------------------------------------------------- succeeds ------------------------+
+//! well --(ejectAfter failures in a row)--> ejected --(time over)--> one trial
+//!  ^                                        |   ^                     |
+//!  |                                        |   +-- fails: twice -----+
+//!  +-- a probe succeeds, where it only -----+       as long           |
+//!  |   could not be reached                                           |
+//!  +---------------------------------- succeeds ----------------------+
 //! ```
 
 use std::time::{Duration, Instant};
@@ -88,16 +88,17 @@ impl Health {
         self.ejected.take().is_some()
     }
 
-    /// A probe succeeded. True if that ended an ejection, as it does for a host that only could not be reached. One that
-    /// could be reached, but did not answer, gets its trial now.
-    pub fn probed(&mut self, now: Instant) -> bool {
-        if self.last != Some(Failure::Answer) {
-            return self.succeeded();
-        }
+    /// A probe succeeded. True if that ended an ejection, as it does for a host that only could not be reached. Of one
+    /// that could be reached, but did not answer, it says nothing: such a host binds and then lets a client wait.
+    pub fn probed(&mut self) -> bool {
+        self.last != Some(Failure::Answer) && self.succeeded()
+    }
+
+    /// A call ended without saying anything of the host. If it was the trial, the next request is that.
+    pub fn undecided(&mut self) {
         if let Some(ejected) = &mut self.ejected {
-            ejected.until = ejected.until.min(now);
+            ejected.trial = None;
         }
-        false
     }
 
     /// A call or a probe failed. The new end of the ejection, if that began or prolonged one.
@@ -184,18 +185,33 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_succeeds_readmits_a_host_that_could_not_be_reached_and_brings_the_trial_of_others_forward() {
+    fn a_probe_that_succeeds_readmits_a_host_that_could_not_be_reached_and_no_other() {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(2);
         for (last, then) in [
             (Failure::Reach, Eligibility::Well),
-            (Failure::Answer, Eligibility::Trial),
+            (Failure::Answer, Eligibility::Ejected { until }),
         ] {
-            let (mut health, now) = (Health::default(), Instant::now());
+            let mut health = Health::default();
             for _ in 0..3 {
                 health.failed(last, now, &config());
             }
-            assert_eq!(health.probed(now), last == Failure::Reach);
+            assert_eq!(health.probed(), last == Failure::Reach);
             assert_eq!(health.eligibility(now), then);
         }
+    }
+
+    #[test]
+    fn a_trial_that_says_nothing_leaves_the_next_request_to_be_the_trial() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        for _ in 0..3 {
+            health.failed(Failure::Answer, now, &config());
+        }
+        let now = now + Duration::from_secs(2);
+        assert!(health.begin(now));
+        health.undecided();
+        assert!(health.begin(now));
+        assert!(!health.begin(now));
     }
 
     #[test]
@@ -212,7 +228,7 @@ mod tests {
     proptest! {
         /// Whatever happens, an ejected host gets its trial after at most the longest ejection and a trial's time.
         #[test]
-        fn no_host_is_ejected_for_ever(events in prop::collection::vec((0u8..4, 0u64..4000), 0..60)) {
+        fn no_host_is_ejected_for_ever(events in prop::collection::vec((0u8..5, 0u64..4000), 0..60)) {
             let (mut health, mut now) = (Health::default(), Instant::now());
             for (event, millis) in events {
                 now += Duration::from_millis(millis);
@@ -220,7 +236,8 @@ mod tests {
                     0 => { health.begin(now); }
                     1 => { health.succeeded(); }
                     2 => { health.failed(Failure::Answer, now, &config()); }
-                    _ => { health.probed(now); }
+                    3 => { health.probed(); }
+                    _ => health.undecided(),
                 }
             }
             prop_assert!(health.begin(now + TRIAL_LASTS + Duration::from_secs(5)));

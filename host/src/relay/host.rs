@@ -5,15 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{timeout, timeout_at};
 
 use super::health::{Eligibility, Failure, Health};
+use super::patience::{Patience, Share};
 use super::pool::Pool;
+use super::reach;
 use crate::config::{LicensedHostConfig, RelayConfig};
 use crate::metrics::{CallResult, HostMetrics};
-use crate::rpc::{Call, CallError, ConnectOptions, Connection, Proposal, Reply, TransferSyntax};
-use crate::telemetry::Quiet;
+use crate::rpc::{
+    Call, CallError, ConnectError, ConnectOptions, Connection, Misbehaviour, Proposal, Reply, TransferSyntax,
+};
+use crate::telemetry::{Quiet, chain};
 
 /// How an attempt at one host ended.
 #[derive(Debug)]
@@ -131,62 +135,83 @@ impl LicensedHost {
 
     /// Calls the host: on a connection that is kept, else on a new one. A kept connection that turns out to have been
     /// closed meanwhile is no failure of the host, so the call is made again on a new one.
-    pub(super) async fn call(&self, call: &Call, deadline: Instant) -> Attempt {
-        let limit = deadline.min(Instant::now() + self.options.timeouts.call.get());
-        let Ok(_room) = self.room(limit).await else {
-            return self.failure(CallResult::Busy, "all connections to it are in use");
+    pub(super) async fn call(&self, call: &Call, patience: Patience) -> Attempt {
+        let Some(_room) = self.room(patience).await else {
+            return self.undecided(CallResult::Full, "all connections to it are in use");
         };
+        let call_timeout = self.options.timeouts.call.get();
         let pool = self.pool(call.syntax);
         if let Some(connection) = std::iter::from_fn(|| pool.take()).find(Connection::is_usable) {
-            match self.call_on(connection, call, limit).await {
+            let share = patience.share(call_timeout, Instant::now());
+            match self.call_on(connection, call, share).await {
                 Ok(reply) => return self.replied(reply),
-                // The host may have closed its others too, as it does when it restarts.
-                Err(CallError::Broken(_)) => pool.clear(),
-                Err(error) => return self.unanswered(&error),
+                Err(error) => {
+                    // What closed or silenced this one, as a restart or a firewall does, may have done so to the others.
+                    pool.clear();
+                    if !is_of_the_connection(&error) {
+                        return self.unanswered(&error, share);
+                    }
+                }
             }
         }
-        let connected = Box::pin(self.connect(call.syntax, deadline)).await;
-        let connection = match connected {
+        let share = patience.share(self.options.timeouts.connect.get(), Instant::now());
+        let connection = match Box::pin(self.connect(call.syntax, share)).await {
             Ok(connection) => connection,
-            Err(error) => return self.failure(CallResult::Connect, &error),
+            Err(Unreached::InTime) if !share.full => {
+                return self.undecided(CallResult::Connect, "too little of the client's time was left");
+            }
+            Err(error) => return self.failure(CallResult::Connect, &error.to_string()),
         };
-        let limit = deadline.min(Instant::now() + self.options.timeouts.call.get());
-        match self.call_on(connection, call, limit).await {
+        let share = patience.share(call_timeout, Instant::now());
+        match self.call_on(connection, call, share).await {
             Ok(reply) => self.replied(reply),
-            Err(error) => self.unanswered(&error),
+            Err(error) => self.unanswered(&error, share),
         }
     }
 
-    async fn room(&self, limit: Instant) -> Result<tokio::sync::SemaphorePermit<'_>, ()> {
-        match self.room.try_acquire() {
-            Ok(room) => Ok(room),
-            Err(_) => timeout_at(limit.into(), self.room.acquire())
-                .await
-                .map_err(|_| ())?
-                .map_err(|_| ()),
+    /// Room for one more connection; waited for no longer than for an answer.
+    async fn room(&self, patience: Patience) -> Option<SemaphorePermit<'_>> {
+        if let Ok(room) = self.room.try_acquire() {
+            return Some(room);
         }
+        let share = patience.share(self.options.timeouts.call.get(), Instant::now());
+        timeout_at(share.until.into(), self.room.acquire()).await.ok()?.ok()
     }
 
-    async fn call_on(&self, mut connection: Connection, call: &Call, limit: Instant) -> Result<Reply, CallError> {
-        let started = Instant::now();
-        let patience = limit.saturating_duration_since(started);
-        let calling = connection.call(call.opnum, call.drep, &call.stub);
-        let reply = timeout(patience, calling)
+    async fn call_on(&self, mut connection: Connection, call: &Call, share: Share) -> Result<Reply, CallError> {
+        let length = share.length();
+        let reply = timeout(length, connection.forward(call))
             .await
-            .map_err(|_| CallError::Timeout(patience))??;
+            .map_err(|_| CallError::Timeout(length))??;
         let now = Instant::now();
-        self.took(now.saturating_duration_since(started));
+        self.took(now.saturating_duration_since(share.from));
         let most = usize::try_from(self.options.pool.max_connections).unwrap_or(1);
         self.pool(call.syntax).give_back(connection, now, most);
         Ok(reply)
     }
 
-    fn unanswered(&self, error: &CallError) -> Attempt {
-        let result = match error {
-            CallError::Timeout(_) => CallResult::Timeout,
-            _ => CallResult::Broken,
-        };
-        self.failure(result, &chain(error))
+    fn unanswered(&self, error: &CallError, share: Share) -> Attempt {
+        match error {
+            CallError::Timeout(_) if !share.full => {
+                self.undecided(CallResult::Timeout, "too little of the client's time was left")
+            }
+            CallError::Timeout(_) => self.failure(CallResult::Timeout, &chain(error)),
+            _ => self.failure(CallResult::Broken, &chain(error)),
+        }
+    }
+
+    /// Ends an attempt that our own limits ended: that says nothing of the host.
+    fn undecided(&self, result: CallResult, why: &str) -> Attempt {
+        self.metrics.called(result);
+        tracing::debug!(
+            server.name = self.config.name,
+            why,
+            "licensed host was not asked to the end"
+        );
+        if self.troubled.load(Ordering::Relaxed) {
+            self.health().undecided();
+        }
+        Attempt::Failed
     }
 
     fn replied(&self, reply: Reply) -> Attempt {
@@ -262,39 +287,32 @@ impl LicensedHost {
         }
     }
 
-    /// A new connection, bound with `syntax`. A DNS name is looked up each time; its addresses are tried in turn.
-    async fn connect(&self, syntax: TransferSyntax, deadline: Instant) -> Result<Connection, String> {
-        let patience = self.options.timeouts.connect.get();
-        let limit = deadline.min(Instant::now() + patience);
+    /// A new connection, bound with `syntax`. A DNS name is looked up each time.
+    async fn connect(&self, syntax: TransferSyntax, share: Share) -> Result<Connection, Unreached> {
         let connecting = async {
             let target = (self.config.address.as_str(), self.config.port);
             let addresses = match self.config.address.parse() {
                 Ok(ip) => vec![SocketAddr::new(ip, self.config.port)],
                 Err(_) => tokio::net::lookup_host(target)
                     .await
-                    .map_err(|error| format!("cannot look up its address: {error}"))?
+                    .map_err(Unreached::LookedUp)?
                     .take(8)
                     .collect(),
             };
             let options = ConnectOptions {
                 proposal: Proposal::one(self.options.interface.interface(), syntax),
-                connect_timeout: patience,
-                bind_timeout: patience,
+                connect_timeout: share.length(),
+                bind_timeout: share.length(),
                 call_timeout: self.options.timeouts.call.get(),
                 ..ConnectOptions::default()
             };
-            let mut last = String::from("its name has no address");
-            for address in addresses {
-                match Connection::connect(address, &options).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => last = chain(&error),
-                }
-            }
-            Err(last)
+            reach::first(&addresses, |address| Connection::connect(address, &options))
+                .await
+                .map_err(|error| error.map_or(Unreached::NoAddress, |error| Unreached::told(syntax, &error)))
         };
-        timeout_at(limit.into(), connecting)
+        timeout_at(share.until.into(), connecting)
             .await
-            .unwrap_or_else(|_| Err("it did not connect and bind in time".into()))
+            .unwrap_or(Err(Unreached::InTime))
     }
 
     /// Connects and binds, which costs the host no count. The connection is kept if none is: the next request is faster.
@@ -302,8 +320,10 @@ impl LicensedHost {
         let Some(&syntax) = self.options.interface.offer().syntaxes.first() else {
             return;
         };
-        let deadline = Instant::now() + self.options.timeouts.connect.get();
-        let probed = self.connect(syntax, deadline).await;
+        let (now, time) = (Instant::now(), self.options.timeouts.connect.get());
+        let probed = self
+            .connect(syntax, Patience::new(time, now + time).share(time, now))
+            .await;
         let now = Instant::now();
         match probed {
             Ok(connection) => {
@@ -312,10 +332,10 @@ impl LicensedHost {
                     pool.give_back(connection, now, 1);
                 }
                 if self.troubled.load(Ordering::Relaxed) {
-                    self.readmit(|health| health.probed(now));
+                    self.readmit(Health::probed);
                 }
             }
-            Err(error) => self.failed_now(Failure::Reach, &error, now),
+            Err(error) => self.failed_now(Failure::Reach, &error.to_string(), now),
         }
     }
 
@@ -383,14 +403,35 @@ impl LicensedHost {
     }
 }
 
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+/// Why there is no bound connection.
+#[derive(Debug, thiserror::Error)]
+enum Unreached {
+    #[error("it did not connect and bind in time")]
+    InTime,
+    #[error("cannot look up its address: {0}")]
+    LookedUp(std::io::Error),
+    #[error("its name has no address")]
+    NoAddress,
+    #[error("{0}")]
+    Told(String),
+}
+
+impl Unreached {
+    /// What the host told, and what to do where that is ours to know.
+    fn told(syntax: TransferSyntax, error: &ConnectError) -> Self {
+        let mut text = chain(error);
+        if syntax == TransferSyntax::Ndr64 && error.is_of_the_syntax() {
+            text.push_str("; it does not speak NDR64: set relay.interface.syntaxes to [ndr]");
+        }
+        Self::Told(text)
     }
-    text
+}
+
+/// Whether a kept connection had ended before the call came to the host: closed, or about to be (C706 12.6.4.11, the
+/// shutdown PDU).
+fn is_of_the_connection(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Broken(_) | CallError::Misbehaved(Misbehaviour::Shutdown)
+    )
 }

@@ -14,8 +14,10 @@
 mod fleet;
 mod health;
 mod host;
+mod patience;
 mod peek;
 mod pool;
+mod reach;
 mod upkeep;
 
 use std::net::IpAddr;
@@ -39,6 +41,7 @@ use crate::serve::{Client, Outcome, Service};
 use crate::telemetry::Quiet;
 use fleet::Fleet;
 use host::{Attempt, LicensedHost};
+use patience::Patience;
 
 /// The relay service.
 #[derive(Debug)]
@@ -96,6 +99,7 @@ impl Relay {
             self.metrics.version(version);
         }
         let client_is = self.guide.key.address(client.source);
+        let patience = Patience::new(client.time, client.deadline);
         let mut tried = false;
         for host in self.order(&fleet, client_is) {
             let now = Instant::now();
@@ -109,7 +113,7 @@ impl Relay {
                 self.metrics.retries.inc();
             }
             tried = true;
-            if let Attempt::Reply(reply) = host.call(call, client.deadline).await {
+            if let Attempt::Reply(reply) = host.call(call, patience).await {
                 if counts(&fleet, &reply) {
                     let (host, at) = (host.config.name.clone(), wall_clock());
                     self.guide.queue.offer(Answered {

@@ -23,6 +23,16 @@ impl FaultStatus {
     pub const WIN32_SERVER_TOO_BUSY: Self = Self(0x0000_06BB);
     /// RPC_S_SERVER_UNAVAILABLE (Win32 1722).
     pub const WIN32_SERVER_UNAVAILABLE: Self = Self(0x0000_06BA);
+    /// nca_s_fault_remote_no_memory: the server has no memory for the call (C706 appendix E).
+    pub const REMOTE_NO_MEMORY: Self = Self(0x1C00_001B);
+    /// ERROR_SHUTDOWN_IN_PROGRESS (Win32 1115, MS-ERREF 2.2): the server's machine goes down.
+    pub const WIN32_SHUTDOWN_IN_PROGRESS: Self = Self(0x0000_045B);
+    /// RPC_S_OUT_OF_RESOURCES (Win32 1721, MS-ERREF 2.2).
+    pub const WIN32_OUT_OF_RESOURCES: Self = Self(0x0000_06B9);
+    /// RPC_S_CALL_FAILED (Win32 1726, MS-ERREF 2.2): the server's runtime gave the call up.
+    pub const WIN32_CALL_FAILED: Self = Self(0x0000_06BE);
+    /// RPC_S_CALL_FAILED_DNE (Win32 1727, MS-ERREF 2.2): the same, before the call was executed.
+    pub const WIN32_CALL_FAILED_DNE: Self = Self(0x0000_06BF);
     /// RPC_S_ACCESS_DENIED (Win32 5): also what Windows answers to a call larger than the interface's maximum.
     pub const ACCESS_DENIED: Self = Self(0x0000_0005);
 
@@ -38,6 +48,11 @@ impl FaultStatus {
             Self::BAD_STUB_DATA => "rpc_x_bad_stub_data",
             Self::WIN32_SERVER_TOO_BUSY => "rpc_s_server_too_busy",
             Self::WIN32_SERVER_UNAVAILABLE => "rpc_s_server_unavailable",
+            Self::REMOTE_NO_MEMORY => "nca_s_fault_remote_no_memory",
+            Self::WIN32_SHUTDOWN_IN_PROGRESS => "error_shutdown_in_progress",
+            Self::WIN32_OUT_OF_RESOURCES => "rpc_s_out_of_resources",
+            Self::WIN32_CALL_FAILED => "rpc_s_call_failed",
+            Self::WIN32_CALL_FAILED_DNE => "rpc_s_call_failed_dne",
             Self::ACCESS_DENIED => "rpc_s_access_denied",
             _ => return None,
         })
@@ -49,7 +64,14 @@ impl FaultStatus {
     pub const fn is_of_the_server(self) -> bool {
         matches!(
             self,
-            Self::SERVER_TOO_BUSY | Self::WIN32_SERVER_TOO_BUSY | Self::WIN32_SERVER_UNAVAILABLE
+            Self::SERVER_TOO_BUSY
+                | Self::REMOTE_NO_MEMORY
+                | Self::WIN32_SERVER_TOO_BUSY
+                | Self::WIN32_SERVER_UNAVAILABLE
+                | Self::WIN32_SHUTDOWN_IN_PROGRESS
+                | Self::WIN32_OUT_OF_RESOURCES
+                | Self::WIN32_CALL_FAILED
+                | Self::WIN32_CALL_FAILED_DNE
         )
     }
 }

@@ -5,7 +5,9 @@ mod tests;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
+use uuid::Uuid;
 
+use super::association::Call;
 use super::fault::FaultStatus;
 use super::frame::{Flaw, Frame, next_frame};
 use super::pdu::{
@@ -258,6 +260,24 @@ impl ClientAssociation {
         stub: &[u8],
         output: &mut BytesMut,
     ) -> bool {
+        self.send(syntax, opnum, drep, None, stub, output)
+    }
+
+    /// The same with a call of someone else's: its operation, object and stub are sent as they are.
+    #[must_use]
+    pub fn forward(&mut self, call: &Call, output: &mut BytesMut) -> bool {
+        self.send(call.syntax, call.opnum, call.drep, call.object, &call.stub, output)
+    }
+
+    fn send(
+        &mut self,
+        syntax: TransferSyntax,
+        opnum: u16,
+        drep: DataRepresentation,
+        object: Option<Uuid>,
+        stub: &[u8],
+        output: &mut BytesMut,
+    ) -> bool {
         let Some(context) = self.contexts.iter().find(|context| context.syntax == syntax) else {
             return false;
         };
@@ -270,7 +290,7 @@ impl ClientAssociation {
             call_id: self.call_id,
             context_id: context.id,
             opnum,
-            object: None,
+            object,
             stub,
             max_fragment: self.max_xmit,
         }

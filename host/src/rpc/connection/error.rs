@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::rpc::client::{BindOutcome, Misbehaviour};
+use crate::rpc::pdu::{ContextResult, RejectReason};
 use crate::rpc::syntax::TransferSyntax;
 
 /// Why there is no bound association.
@@ -66,6 +67,13 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the server has the interface, but none of the transfer syntaxes that were proposed.
+    #[must_use]
+    pub fn is_of_the_syntax(&self) -> bool {
+        let of_the_syntax = ContextResult::ProviderRejection(RejectReason::TRANSFER_SYNTAXES_NOT_SUPPORTED);
+        matches!(self, Self::Rejected { outcome, .. } if outcome.results.contains(&of_the_syntax))
+    }
+
     /// A bounded label for metrics.
     #[must_use]
     pub const fn category(&self) -> &'static str {

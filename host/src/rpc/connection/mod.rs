@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use self::error::{CallError, ConnectError};
+use super::association::Call;
 use super::client::{BindOutcome, ClientAssociation, Misbehaviour, Proposal, Reply};
 use super::pdu::DataRepresentation;
 use super::syntax::{Interface, TransferSyntax};
@@ -186,6 +187,18 @@ impl Connection {
         self.output.clear();
         if !self.association.request(syntax, opnum, drep, stub, &mut self.output) {
             return Err(CallError::NotAccepted(syntax));
+        }
+        self.exchange(ClientAssociation::reply).await
+    }
+
+    /// Makes the call that a client made, as it made it.
+    ///
+    /// # Errors
+    /// As for [`call_in`](Self::call_in).
+    pub async fn forward(&mut self, call: &Call) -> Result<Reply, CallError> {
+        self.output.clear();
+        if !self.association.forward(call, &mut self.output) {
+            return Err(CallError::NotAccepted(call.syntax));
         }
         self.exchange(ClientAssociation::reply).await
     }

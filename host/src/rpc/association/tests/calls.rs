@@ -44,13 +44,37 @@ fn a_call_in_one_fragment_is_not_copied() {
 }
 
 #[test]
+fn a_call_is_forwarded_as_it_came() {
+    let object = uuid::Uuid::from_u128(0x1234);
+    for object in [None, Some(object)] {
+        let mut pair = Pair::bound(server(), NDR);
+        let call = Call {
+            call_id: 77,
+            context_id: 9,
+            opnum: 0,
+            syntax: NDR,
+            drep: BE,
+            object,
+            stub: Bytes::from(vec![7; 3000]),
+        };
+        assert!(pair.client.forward(&call, &mut pair.to_server));
+        let mut there = pair.receive().unwrap().unwrap();
+        // These two are each association's own.
+        (there.call_id, there.context_id) = (77, 9);
+        assert_eq!(there, call);
+    }
+}
+
+#[test]
 fn an_unknown_operation_is_a_fault_and_the_association_goes_on() {
     let mut pair = Pair::bound(server(), NDR);
     pair.ask(NDR, 1, LE, &[0; 8]);
     assert_eq!(pair.receive(), Ok(None));
     assert_eq!(pair.reply(), Reply::Fault(FaultStatus::OP_RNG_ERROR));
+    assert_eq!(pair.server.take_answered(), 1);
     pair.ask(NDR, 0, LE, &[7]);
     let call = pair.receive().unwrap().unwrap();
+    assert_eq!(pair.server.take_answered(), 0, "the call is answered by someone else");
     pair.server
         .answer(&call, Answer::Fault(FaultStatus::SERVER_TOO_BUSY), &mut pair.to_client);
     assert_eq!(pair.reply(), Reply::Fault(FaultStatus::SERVER_TOO_BUSY));
