@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::BytesMut;
 use kms_host::rpc::client::ClientAssociation;
-use kms_host::rpc::{ConnectOptions, Connection, DataRepresentation, Interface, Proposal, Reply, TransferSyntax};
+use kms_host::rpc::{
+    ConnectOptions, Connection, DataRepresentation, FaultStatus, Interface, Proposal, Reply, TransferSyntax,
+};
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use system_tests::replica::Replica;
 use system_tests::stand_in::{Does, StandIn};
@@ -101,6 +103,82 @@ async fn one_source_that_asks_too_often_is_refused_and_others_are_not() -> Resul
     assert_eq!(replica.metric(&refusals("rate")).await?, 1.0);
     assert_eq!(host.calls().len(), 3, "it did not reach the licensed host");
     assert!(is_served(&mut connect_from([127, 0, 0, 9], &replica).await?).await);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_answered_without_a_licensed_host_counts_as_a_request_too() -> Result<()> {
+    let (replica, host) = replica("{limits: {requestsPerMinutePerSource: 3}}")?;
+    let mut connection = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+    connection
+        .alter_context(&Proposal::one(Interface::KMS, TransferSyntax::Ndr))
+        .await?;
+    for _ in 0..2 {
+        let reply = connection
+            .call(7, DataRepresentation::LITTLE_ENDIAN, b"request")
+            .await?;
+        assert!(matches!(reply, Reply::Fault(FaultStatus::OP_RNG_ERROR)), "{reply:?}");
+    }
+    let fourth = connection.call(7, DataRepresentation::LITTLE_ENDIAN, b"request").await;
+    assert!(fourth.is_err(), "the fourth within a minute");
+    assert_eq!(replica.metric(&refusals("rate")).await?, 1.0);
+    assert_eq!(host.calls().len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_makes_no_call_is_idle_whatever_else_it_asks_for() -> Result<()> {
+    let (replica, _host) = replica("{limits: {idleTimeout: 600ms}}")?;
+    let mut connection = Connection::connect(replica.address, &ConnectOptions::default()).await?;
+    let proposal = Proposal::one(Interface::KMS, TransferSyntax::Ndr);
+    for _ in 0..20 {
+        if connection.alter_context(&proposal).await.is_err() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("alter_contexts kept the connection")
+}
+
+#[tokio::test]
+async fn the_time_of_a_request_runs_from_its_first_byte_to_the_last_of_its_answer() -> Result<()> {
+    let (replica, host) = replica("{limits: {requestTimeout: 2s}}")?;
+    let part = Duration::from_millis(1200);
+    host.now(Does::AnswersAfter(part, b"slow".to_vec()));
+    for (pause, in_time) in [(Duration::ZERO, true), (part, false)] {
+        let (mut client, mut bytes) = (ClientAssociation::new(4096), BytesMut::new());
+        let proposal = Proposal::one(Interface::KMS, TransferSyntax::Ndr);
+        client.propose(&proposal, &mut bytes);
+        let mut stream = TcpStream::connect(replica.address).await?;
+        stream.write_all_buf(&mut bytes).await?;
+        while client.outcome(&proposal, &mut bytes)?.is_none() {
+            anyhow::ensure!(stream.read_buf(&mut bytes).await? != 0, "closed");
+        }
+        let mut request = BytesMut::new();
+        let drep = DataRepresentation::LITTLE_ENDIAN;
+        assert!(client.request(TransferSyntax::Ndr, 0, drep, b"request", &mut request));
+        let mut rest = request.split_off(10);
+        stream.write_all_buf(&mut request).await?;
+        tokio::time::sleep(pause).await;
+        stream.write_all_buf(&mut rest).await?;
+        let answered = stream.read_buf(&mut bytes).await.is_ok_and(|read| read != 0);
+        assert_eq!(answered, in_time, "a pause of {pause:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn silent_connections_to_the_admin_endpoint_keep_nobody_out() -> Result<()> {
+    let (replica, _host) = replica("{}")?;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(replica.admin).await?);
+    }
+    assert_eq!(replica.metric("okms_draining").await?, 0.0, "a scrape succeeds");
+    assert!(matches!(ask(&replica).await?, Reply::Stub(..)), "a client is served");
+    for stream in &mut silent {
+        assert!(is_closed(stream).await);
+    }
     Ok(())
 }
 
@@ -270,5 +348,21 @@ async fn a_balancer_may_do_without_a_header_where_that_is_configured() -> Result
     assert!(is_served(&mut stream).await);
     let status = replica.status().await?;
     assert_eq!(status["connections"]["sources"], 2, "127.0.0.1 and 192.0.2.7: {status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_header_a_peer_in_a_balancers_network_is_held_to_the_networks_like_any_client() -> Result<()> {
+    let clients = "{allow: [192.0.2.0/24], proxyProtocol: {trusted: [127.0.0.1/32], required: false}}";
+    let (replica, _host) = replica(clients)?;
+    let mut plain = TcpStream::connect(replica.address).await?;
+    assert!(!is_served(&mut plain).await, "it is no balancer, and not allowed");
+    assert_eq!(replica.metric(&refusals("not_allowed")).await?, 1.0);
+    let mut stream = TcpStream::connect(replica.address).await?;
+    stream.write_all(&header("192.0.2.7", true)).await?;
+    assert!(is_served(&mut stream).await);
+    let mut check = TcpStream::connect(replica.address).await?;
+    check.write_all(b"PROXY UNKNOWN\r\n").await?;
+    assert!(is_served(&mut check).await, "the balancer's own health check");
     Ok(())
 }

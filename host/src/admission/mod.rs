@@ -4,7 +4,7 @@
 //! accept --> connection() : room in total? peer's network allowed?
 //!   | PROXY header (serve::proxy)
 //!   +------> source()     : source's network allowed? room for this source?
-//!              call -----> request() : rate of this source
+//!              call, or anything else that is answered -----> request() : rate of this source
 //! ```
 //!
 //! The rules are a pure decision ([`Rules`]); beside them stands as little state as counting needs: a total, a map of

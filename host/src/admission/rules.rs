@@ -1,6 +1,6 @@
 //! The pure part: networks and limits.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -26,6 +26,8 @@ pub struct Rules {
     deny: Vec<IpNet>,
     trusted: Vec<IpNet>,
     header_required: bool,
+    /// The bits of an IPv6 address that make one source.
+    ipv6_mask: u128,
     /// Connections at one time.
     pub connections: usize,
     /// Connections at one time of one source.
@@ -43,6 +45,9 @@ impl Rules {
             deny: clients.deny.clone(),
             trusted: proxy.map(|proxy| proxy.trusted.clone()).unwrap_or_default(),
             header_required: proxy.is_some_and(|proxy| proxy.required),
+            ipv6_mask: !u128::MAX
+                .checked_shr(clients.limits.ipv6_prefix.into())
+                .unwrap_or_default(),
             connections: usize::try_from(clients.limits.connections).unwrap_or(usize::MAX),
             connections_per_source: clients.limits.connections_per_source,
             requests_per_minute: clients.limits.requests_per_minute_per_source,
@@ -58,6 +63,14 @@ impl Rules {
             };
         }
         Peer::Client
+    }
+
+    /// The source that an address is of: what connections and requests are counted by.
+    pub fn source(&self, address: IpAddr) -> IpAddr {
+        match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & self.ipv6_mask).into(),
+            v4 => v4,
+        }
     }
 
     /// Whether a client of this address may connect. IPv4 addresses in IPv6 form are taken as IPv4.
@@ -123,6 +136,25 @@ mod tests {
             Peer::Balancer { header_required: true }
         );
         assert_eq!(rules.peer(ip("10.1.2.3")), Peer::Client);
+    }
+
+    #[test]
+    fn an_ipv6_subnet_is_one_source_and_an_ipv4_address_is_one_by_itself() {
+        let source = |prefix, address| {
+            let mut clients = ClientsConfig::default();
+            clients.limits.ipv6_prefix = prefix;
+            Rules::new(&clients).source(ip(address)).to_string()
+        };
+        for (prefix, address, expected) in [
+            (64, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            (56, "2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
+            (32, "2001:db8:1:2:3:4:5:6", "2001:db8::"),
+            (128, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6"),
+            (64, "::ffff:10.1.2.3", "10.1.2.3"),
+            (32, "10.1.2.3", "10.1.2.3"),
+        ] {
+            assert_eq!(source(prefix, address), expected, "{address} of {prefix} bits");
+        }
     }
 
     proptest! {

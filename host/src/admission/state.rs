@@ -95,8 +95,8 @@ impl Admission {
 
     /// Takes a place among a source's connections.
     pub fn source(self: &Arc<Self>, source: IpAddr) -> Result<SourceSlot, Refusal> {
-        let source = source.to_canonical();
-        let limit = self.live.load().rules.connections_per_source;
+        let live = self.live.load();
+        let (source, limit) = (live.rules.source(source), live.rules.connections_per_source);
         let mut open = self.shard(source).lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(source).or_insert(0);
         if *count >= limit {
@@ -112,10 +112,9 @@ impl Admission {
 
     /// Whether a source may make a request now.
     pub fn request(&self, source: IpAddr) -> Result<(), Refusal> {
-        self.live
-            .load()
-            .rate
-            .check_key(&source.to_canonical())
+        let live = self.live.load();
+        live.rate
+            .check_key(&live.rules.source(source))
             .map_err(|_| Refusal::Rate)
     }
 
@@ -229,6 +228,20 @@ mod tests {
         assert_eq!(admission.request(ip(1)), Err(Refusal::Rate));
         admission.replace(rules(50, 2, 4));
         assert_eq!(admission.request(ip(1)), Ok(()));
+    }
+
+    #[test]
+    fn who_changes_his_address_within_his_subnet_is_the_same_source() {
+        let admission = admission(100, 1, 1);
+        let of = |host: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, host]);
+        let slot = admission.source(of(1)).expect("room");
+        assert_eq!(admission.source(of(2)).map(|_| ()), Err(Refusal::ConnectionsPerSource));
+        assert_eq!(admission.request(of(1)), Ok(()));
+        assert_eq!(admission.request(of(2)), Err(Refusal::Rate));
+        // The place is given back where it was taken, whatever the rules are by then.
+        admission.replace(Rules::new(&ClientsConfig::default()));
+        drop(slot);
+        assert_eq!(admission.sources(), 0);
     }
 
     #[test]

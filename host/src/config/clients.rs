@@ -27,9 +27,9 @@ pub struct ClientsConfig {
 pub struct LimitsConfig {
     /// Connections at one time, 1..=1000000.
     pub connections: u32,
-    /// Connections at one time of one source address, 1..=1000000.
+    /// Connections at one time of one source, 1..=1000000.
     pub connections_per_source: u32,
-    /// Requests of one source address within a minute, 1..=1000000. A minute's worth may come at once.
+    /// Requests of one source within a minute, 1..=1000000. A minute's worth may come at once.
     pub requests_per_minute_per_source: u32,
     /// How long a client may take to bind.
     pub handshake_timeout: Period,
@@ -39,6 +39,9 @@ pub struct LimitsConfig {
     pub request_timeout: Period,
     /// Bytes of one reassembled request stub, 64..=65536. KMS requests have less than 1 KiB.
     pub max_request_bytes: u32,
+    /// Bits of an IPv6 address that make one source, 32..=128. A machine has all of its subnet's addresses at will,
+    /// usually 2^64 of them. An IPv4 address is a source by itself.
+    pub ipv6_prefix: u8,
 }
 
 impl Default for LimitsConfig {
@@ -51,6 +54,7 @@ impl Default for LimitsConfig {
             idle_timeout: Period::seconds(60),
             request_timeout: Period::seconds(15),
             max_request_bytes: 4096,
+            ipv6_prefix: 64,
         }
     }
 }
@@ -93,6 +97,7 @@ impl ClientsConfig {
         ] {
             check.range(at(field), value, range);
         }
+        check.range(at("ipv6Prefix"), limits.ipv6_prefix, 32..=128);
         check.positive(at("handshakeTimeout"), limits.handshake_timeout);
         check.positive(at("idleTimeout"), limits.idle_timeout);
         check.positive(at("requestTimeout"), limits.request_timeout);

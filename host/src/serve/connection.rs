@@ -53,12 +53,24 @@ enum Phase {
     Request(Instant),
 }
 
+impl Phase {
+    /// Until when what is whole now must be answered: its time runs from its first byte to its answer's last.
+    fn deadline(self, patience: &Patience) -> Instant {
+        match self {
+            Self::Request(deadline) => deadline,
+            Self::Handshake | Self::Idle => Instant::now() + patience.request,
+        }
+    }
+}
+
 /// The socket, its buffers and its one timer.
 struct Wire<'a, 's> {
     stream: &'a TcpStream,
     input: BytesMut,
     output: BytesMut,
     timer: Pin<&'a mut Sleep>,
+    /// When the client has been idle for its time, if no request is under way.
+    idle_until: Instant,
     drain: Pin<&'a mut WaitForCancellationFuture<'s>>,
     /// Whether the drain was noticed.
     drained: bool,
@@ -75,7 +87,7 @@ pub(super) async fn run(
     server: Arc<Server>,
     slot: ConnectionSlot,
 ) {
-    let patience = **server.patience.load();
+    let patience = server.patience.load_full();
     let first = if kind == Peer::Client {
         patience.handshake
     } else {
@@ -88,6 +100,7 @@ pub(super) async fn run(
         input: BytesMut::new(),
         output: BytesMut::new(),
         timer,
+        idle_until: Instant::now() + first,
         drain,
         drained: false,
         cut: &server.cut,
@@ -134,7 +147,7 @@ async fn admitted(
             Ok(slot)
         }
         Peer::Balancer { header_required } => {
-            if let Some(client) = proxied(wire, header_required).await? {
+            if let Some(client) = proxied(wire, *source, header_required).await? {
                 *source = client;
                 server.admission.permits(client)?;
             }
@@ -144,8 +157,9 @@ async fn admitted(
     }
 }
 
-/// Reads the PROXY header: the client it names, or none for a connection of the load balancer's own.
-async fn proxied(wire: &mut Wire<'_, '_>, required: bool) -> Result<Option<IpAddr>, End> {
+/// Reads the PROXY header: the client it names, or none for a connection of the load balancer's own. Without a header,
+/// where it may be missing, the peer is a client like any other.
+async fn proxied(wire: &mut Wire<'_, '_>, peer: IpAddr, required: bool) -> Result<Option<IpAddr>, End> {
     loop {
         match proxy::preface(&wire.input) {
             Preface::Incomplete => wire.fill(Phase::Handshake, false).await?,
@@ -158,7 +172,7 @@ async fn proxied(wire: &mut Wire<'_, '_>, required: bool) -> Result<Option<IpAdd
                 return Ok(None);
             }
             Preface::Absent if required => return Err(End::Refused(Refusal::ProxyMissing)),
-            Preface::Absent => return Ok(None),
+            Preface::Absent => return Ok(Some(peer)),
             Preface::Invalid => return Err(End::Refused(Refusal::ProxyInvalid)),
         }
     }
@@ -174,16 +188,29 @@ async fn serve(wire: &mut Wire<'_, '_>, source: IpAddr, port: u16, server: &Arc<
     let mut phase = Phase::Handshake;
     let mut answered = false;
     loop {
-        let step = match association.receive(&mut wire.input, &mut wire.output) {
+        let bound = association.is_bound();
+        let received = association.receive(&mut wire.input, &mut wire.output);
+        for _ in 0..association.take_answered() {
+            if let Err(refusal) = server.admission.request(source) {
+                return End::Refused(refusal);
+            }
+        }
+        let step = match received {
             Ok(Some(call)) => {
                 answered = true;
+                let deadline = phase.deadline(patience);
                 phase = Phase::Idle;
-                let sent = answer(wire, &mut association, call, source, server, patience).await;
+                let sent = answer(wire, &mut association, call, source, server, patience, deadline).await;
+                wire.rest(patience, true);
                 if wire.drained { Err(End::Quiet) } else { sent }
             }
             Ok(None) if !wire.output.is_empty() => {
+                let deadline = phase.deadline(patience);
                 phase = Phase::Idle;
-                wire.flush(patience).await
+                let sent = wire.flush(deadline).await;
+                // Only a bind and calls give time: what else a client is answered does not keep it here.
+                wire.rest(patience, !bound);
+                sent
             }
             Ok(None) => {
                 let filled = wire.fill(phase, answered).await;
@@ -194,7 +221,7 @@ async fn serve(wire: &mut Wire<'_, '_>, source: IpAddr, port: u16, server: &Arc<
             }
             Err(violation) => {
                 // What the client is told is a courtesy; that it cannot be told changes nothing.
-                let _ = wire.flush(patience).await;
+                let _ = wire.flush(phase.deadline(patience)).await;
                 Err(End::Violation(violation))
             }
         };
@@ -212,16 +239,21 @@ async fn answer(
     source: IpAddr,
     server: &Arc<Server>,
     patience: &Patience,
+    deadline: Instant,
 ) -> Result<(), End> {
     server.admission.request(source)?;
     let started = Instant::now();
-    let client = Client {
-        source,
-        deadline: started + patience.request,
-    };
+    let mut outcome = server.service.call(
+        &call,
+        Client {
+            source,
+            deadline,
+            time: patience.request,
+        },
+    );
     let outcome = tokio::select! {
         biased;
-        outcome = server.service.call(&call, client) => outcome,
+        outcome = &mut outcome => outcome,
         () = server.cut.cancelled() => return Err(End::Quiet),
     };
     server.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
@@ -234,16 +266,21 @@ async fn answer(
         Answer::Fault(_) => RequestResult::Fault,
     });
     association.answer(&call, answer, &mut wire.output);
-    wire.flush(patience).await
+    wire.flush(deadline).await
 }
 
 impl Wire<'_, '_> {
     /// Waits for bytes of the client and appends them to the input. Holds no buffer while nothing of a PDU is here.
     async fn fill(&mut self, phase: Phase, answered: bool) -> Result<(), End> {
-        if let Phase::Request(deadline) = phase
-            && self.timer.deadline() > deadline.into()
-        {
-            self.timer.as_mut().reset(deadline.into());
+        if let Phase::Request(deadline) = phase {
+            let until = if self.drained {
+                deadline.min(self.idle_until)
+            } else {
+                deadline
+            };
+            if self.timer.deadline() != until.into() {
+                self.timer.as_mut().reset(until.into());
+            }
         }
         loop {
             if self.input.is_empty() {
@@ -260,9 +297,10 @@ impl Wire<'_, '_> {
                         return Err(End::Quiet);
                     }
                     // A client that has connected is about to ask.
-                    let last_call = tokio::time::Instant::now() + LAST_CALL;
-                    if self.timer.deadline() > last_call {
-                        self.timer.as_mut().reset(last_call);
+                    let last_call = Instant::now() + LAST_CALL;
+                    self.idle_until = self.idle_until.min(last_call);
+                    if self.timer.deadline() > last_call.into() {
+                        self.timer.as_mut().reset(last_call.into());
                     }
                     continue;
                 }
@@ -286,14 +324,22 @@ impl Wire<'_, '_> {
         }
     }
 
-    /// Sends the output, usually in one system call, and gives its buffer back. Then the client may be idle anew.
-    async fn flush(&mut self, patience: &Patience) -> Result<(), End> {
-        let now = Instant::now();
+    /// Lets the client be idle: for its whole time anew, or for what is left of it.
+    fn rest(&mut self, patience: &Patience, anew: bool) {
+        if anew {
+            let time = if self.drained { LAST_CALL } else { patience.idle };
+            self.idle_until = Instant::now() + time;
+        }
+        self.timer.as_mut().reset(self.idle_until.into());
+    }
+
+    /// Sends the output by `deadline`, usually in one system call, and gives its buffer back.
+    async fn flush(&mut self, deadline: Instant) -> Result<(), End> {
         while !self.output.is_empty() {
             match self.stream.try_write(&self.output) {
                 Ok(written) => self.output.advance(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.timer.as_mut().reset((now + patience.request).into());
+                    self.timer.as_mut().reset(deadline.into());
                     tokio::select! {
                         biased;
                         ready = self.stream.writable() => ready?,
@@ -305,8 +351,6 @@ impl Wire<'_, '_> {
             }
         }
         self.output = BytesMut::new();
-        let next = if self.drained { LAST_CALL } else { patience.idle };
-        self.timer.as_mut().reset((now + next).into());
         Ok(())
     }
 }

@@ -40,6 +40,8 @@ pub struct Client {
     pub source: IpAddr,
     /// When the client's request times out.
     pub deadline: Instant,
+    /// How long the request may take in all. A client that sends it slowly has less than this left when it is whole.
+    pub time: Duration,
 }
 
 /// What a client gets.

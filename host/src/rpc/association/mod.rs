@@ -106,6 +106,8 @@ pub struct Association {
     /// The client's minor version, which we answer in.
     minor: u8,
     phase: Phase,
+    /// See [`take_answered`](Self::take_answered).
+    answered: u32,
 }
 
 impl Association {
@@ -124,6 +126,7 @@ impl Association {
             max_recv: MINIMUM_FRAGMENT,
             minor: 0,
             phase: Phase::Unbound,
+            answered: 0,
         }
     }
 
@@ -137,6 +140,12 @@ impl Association {
     #[must_use]
     pub fn is_between_calls(&self) -> bool {
         self.incoming.is_none()
+    }
+
+    /// How many PDUs were answered without a call since this was last asked, the bind not among them: alter_contexts and
+    /// requests that got a fault. Each is work like a call, and to be counted as one.
+    pub fn take_answered(&mut self) -> u32 {
+        std::mem::take(&mut self.answered)
     }
 
     /// Takes whole PDUs off `input` until one completes a call, appending to `output` what they are answered with by
@@ -231,6 +240,7 @@ impl Association {
     fn alter_context(&mut self, frame: &Frame, output: &mut BytesMut) -> Result<(), Violation> {
         let alter = self.proposal(frame)?;
         let results = negotiate::alter_context(&self.offer, self.limits.contexts, &mut self.contexts, &alter.contexts)?;
+        self.answered = self.answered.saturating_add(1);
         // Fragment sizes and group were negotiated by the bind.
         self.ack(results)
             .encode(&self.reply(PacketType::AlterContextResponse, &frame.header), output);
@@ -282,6 +292,7 @@ impl Association {
             }
         };
         if reassembly::discard(&mut self.incoming, &header)? {
+            self.answered = self.answered.saturating_add(1);
             self.fault(
                 header.drep,
                 header.call_id,
