@@ -394,6 +394,91 @@ async fn what_an_outage_held_back_is_written_afterwards() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_the_store_refuses_waits_and_what_it_rejects_is_dropped_and_counted() -> Result<()> {
+    needs_redis!("what_the_store_refuses_waits_and_what_it_rejects_is_dropped_and_counted");
+    let redis = RedisServer::start(&["user okms on >first ~okms:* -@all +ping +evalsha +script|load"])?;
+    let password = redis.dir().join("password");
+    std::fs::write(&password, "first")?;
+    let ledger = open_redis(as_user(&redis, &password))?.ledger;
+    let (queue, _task) = ObservationQueue::start(ledger.clone(), QueueLimits::default(), CancellationToken::new());
+    let figures = |written, dropped| QueueStats {
+        depth: 0,
+        written,
+        dropped,
+    };
+    (0..10).for_each(|n| queue.offer(answered(n)));
+    let refused = async || match ledger.answered(&[answered(0)]).await {
+        Err(LedgerError::Refused { .. }) => Ok(()),
+        other => Err(other),
+    };
+    at_last(refused).await?;
+    assert_eq!(queue.stats().depth, 10, "a right can be given");
+    redis.cli(&["ACL", "SETUSER", "okms", "+@write", "+@read", "+exists"])?;
+    stats_become(&queue, figures(10, 0)).await?;
+
+    // Something else has our keys.
+    let keys = ["seen", "answers", "hosts"].map(|name| format!("okms:{{test}}:{name}"));
+    redis.cli(&["DEL", &keys[0], &keys[1], &keys[2]])?;
+    for key in &keys {
+        redis.cli(&["SET", key, "a stranger's"])?;
+    }
+    let error = ledger.answered(&[answered(0)]).await.unwrap_err();
+    assert!(matches!(error, LedgerError::Rejected { .. }), "{error:?}");
+    (0..10).for_each(|n| queue.offer(answered(n)));
+    stats_become(&queue, figures(10, 10)).await?;
+    redis.cli(&["DEL", &keys[0], &keys[1], &keys[2]])?;
+    (0..10).for_each(|n| queue.offer(answered(n)));
+    stats_become(&queue, figures(20, 10)).await?;
+    assert_eq!(ledger.routes(Millis(0), NOW).await?.distinct_clients, 10);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_full_redis_is_waited_for() -> Result<()> {
+    needs_redis!("a_full_redis_is_waited_for");
+    let redis = RedisServer::start(&[])?;
+    let ledger = open_redis(standalone(&redis))?.ledger;
+    ledger.answered(&[answered(0)]).await?;
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"])?;
+    let error = ledger.answered(&[answered(1)]).await.unwrap_err();
+    assert!(matches!(error, LedgerError::Unavailable { .. }), "{error:?}");
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"])?;
+    ledger.answered(&[answered(1)]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_evicts_what_it_should_keep_costs_clients_their_routes_and_nothing_more() -> Result<()> {
+    needs_redis!("a_redis_that_evicts_what_it_should_keep_costs_clients_their_routes_and_nothing_more");
+    let redis = RedisServer::start(&[])?;
+    let ledger = open_redis(standalone(&redis))?.ledger;
+    let earlier = |n| Answered {
+        at: Millis(NOW.0 - 1),
+        ..answered(n)
+    };
+    let read = async || {
+        let read = ledger.routes(Millis(0), NOW).await?;
+        anyhow::Ok((read.changed.len(), read.distinct_clients, read.clients_by_host))
+    };
+    let hosts = |clients| vec![("kms1".to_owned(), clients)];
+    for lost in ["seen", "answers", "hosts"] {
+        ledger.answered(&[answered(1), answered(2)]).await?;
+        assert_eq!(read().await?, (2, 2, hosts(2)));
+        redis.cli(&["DEL", &format!("okms:{{test}}:{lost}")])?;
+        read().await?;
+        ledger.answered(&[earlier(1)]).await?;
+        assert_eq!(read().await?, (1, 1, hosts(1)), "without {lost} all is forgotten");
+    }
+    // Records that cannot be read are as good as none.
+    let spoil = "for _, client in ipairs(redis.call('HKEYS', KEYS[1])) do redis.call('HSET', KEYS[1], client, 'x') end";
+    redis.cli(&["EVAL", spoil, "1", "okms:{test}:answers"])?;
+    assert_eq!(read().await?.0, 0);
+    ledger.answered(&[earlier(1), answered(2)]).await?;
+    assert_eq!(read().await?.0, 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_does_not_fit_is_dropped_and_counted() -> Result<()> {
     let nowhere = redis_config(vec![format!("127.0.0.1:{}", free_port()?)], RedisMode::Standalone);
     let ledger = open_redis(nowhere)?.ledger;

@@ -110,7 +110,8 @@ pub struct TlsConfig {
     /// PEM file with the authorities that may sign the servers' certificates; the system's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Name to look for in the servers' certificates instead of the address's host.
+    /// Name to look for in the servers' certificates instead of the address's host. Not in cluster mode, where each
+    /// node shows a certificate of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// PEM file with our certificate chain, where the servers ask for one.
@@ -220,6 +221,17 @@ impl RedisConfig {
             }
         }
         if let Some(tls) = &self.tls
+            && tls.server_name.is_some()
+            && self.mode == RedisMode::Cluster
+        {
+            wrong(
+                "redis.tls.serverName",
+                "is given in cluster mode",
+                "each node shows a certificate of its own: have the nodes announce the names in them \
+                 (cluster-announce-hostname, cluster-preferred-endpoint-type hostname), and leave this out",
+            );
+        }
+        if let Some(tls) = &self.tls
             && tls.certificate_file.is_some() != tls.key_file.is_some()
         {
             wrong(
@@ -311,6 +323,8 @@ mod tests {
                 "redis.tls",
             ]
         );
+        let one_name_for_all = "{keyFile: /k, redis: {addresses: ['a:1'], mode: cluster, tls: {serverName: redis}}}";
+        assert_eq!(fields(one_name_for_all), ["redis.tls.serverName"]);
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub const ENTRY_LIFE_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 /// How far a client's clock may be off: 4 hours, beyond which a KMS host answers 0xC004F06C.
 pub const CLOCK_TOLERANCE_MS: i64 = 4 * 60 * 60 * 1000;
 
+/// How far from its own time a client's last request may come again and be answered again: a relay asks another host
+/// within seconds when an answer is lost, and a client waits no longer.
+pub const SENT_AGAIN_WITHIN_MS: i64 = 60 * 1000;
+
 /// The largest N that a ledger takes: bounds the client tables. Published values are 5 and 25.
 pub const LARGEST_REQUIRED: u32 = 1000;
 
@@ -31,6 +35,11 @@ pub(super) struct Recency {
 impl Recency {
     pub(super) fn len(&self) -> usize {
         self.last.len()
+    }
+
+    /// When `client` was seen last.
+    fn last(&self, client: &Pseudonym) -> Option<i64> {
+        self.last.get(client).copied()
     }
 
     /// Notes that `client` was seen at `at`. Says whether that is news: a new client, or later than before.
@@ -114,18 +123,37 @@ impl ClientTable {
 #[derive(Debug, Default)]
 pub struct ReplayGuard(Recency);
 
+/// What a [`ReplayGuard`] takes a request for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// New.
+    New,
+    /// The client's last one again, within [`SENT_AGAIN_WITHIN_MS`] of its time.
+    SentAgain,
+    /// An old one.
+    Replayed,
+}
+
 impl ReplayGuard {
-    /// Whether a request made at `request_micros` (by the client's clock, in microseconds since the epoch) is new;
-    /// it is no longer afterwards.
-    pub fn admits(&mut self, client: Pseudonym, request_micros: i64, at: Millis) -> bool {
+    /// What a request is that was made at `request_micros` (by the client's clock, in microseconds since the epoch) and
+    /// came at `at`. A new one is new no longer afterwards.
+    pub fn see(&mut self, client: Pseudonym, request_micros: i64, at: Millis) -> Freshness {
         let forgotten =
             at.0.saturating_sub(CLOCK_TOLERANCE_MS)
                 .saturating_mul(1000)
                 .saturating_sub(1);
         while self.0.pop_until(forgotten).is_some() {}
-        let new = self.0.see(client, request_micros);
+        if !self.0.see(client, request_micros) {
+            let age = at.0.saturating_mul(1000).abs_diff(request_micros);
+            let is_last = self.0.last(&client) == Some(request_micros);
+            return if is_last && age <= SENT_AGAIN_WITHIN_MS.unsigned_abs() * 1000 {
+                Freshness::SentAgain
+            } else {
+                Freshness::Replayed
+            };
+        }
         while self.0.pop_beyond(GUARDED_CLIENTS).is_some() {}
-        new
+        Freshness::New
     }
 }
 
@@ -191,15 +219,20 @@ mod tests {
         }
 
         #[test]
-        fn admits_each_request_once(times in prop::collection::vec((0..3u8, -3..=3i64), 1..50)) {
+        fn each_request_is_new_once_and_the_last_one_may_come_again_within_a_minute(
+            times in prop::collection::vec((0..3u8, prop::sample::select(vec![-9000, -61, -60, -59, 0, 1, 60, 61, 9000i64])), 1..50),
+        ) {
             let mut guard = ReplayGuard::default();
             let mut last: Map<u8, i64> = Map::new();
-            for (who, hours) in times {
-                let micros = hours * 60 * 60 * 1_000_000;
-                let new = last.get(&who).is_none_or(|last| micros > *last);
-                prop_assert_eq!(guard.admits(client(who), micros, Millis(0)), new);
-                if new {
-                    last.insert(who, micros);
+            for (who, seconds) in times {
+                let expected = match last.get(&who) {
+                    Some(last) if seconds == *last && seconds.abs() <= 60 => Freshness::SentAgain,
+                    Some(last) if seconds <= *last => Freshness::Replayed,
+                    _ => Freshness::New,
+                };
+                prop_assert_eq!(guard.see(client(who), seconds * 1_000_000, Millis(0)), expected);
+                if expected == Freshness::New {
+                    last.insert(who, seconds);
                 }
             }
         }
@@ -232,13 +265,10 @@ mod tests {
     fn the_guard_forgets_what_the_clock_tolerance_refuses_anyway() {
         let mut guard = ReplayGuard::default();
         for n in 0..100 {
-            assert!(guard.admits(client(n), 0, Millis(0)));
+            assert_eq!(guard.see(client(n), 0, Millis(0)), Freshness::New);
         }
-        assert!(guard.admits(
-            client(200),
-            (CLOCK_TOLERANCE_MS + 1) * 1000,
-            Millis(CLOCK_TOLERANCE_MS + 1)
-        ));
+        let later = CLOCK_TOLERANCE_MS + 1;
+        assert_eq!(guard.see(client(200), later * 1000, Millis(later)), Freshness::New);
         assert_eq!(guard.0.len(), 1);
     }
 }

@@ -12,14 +12,15 @@ use super::{
     Answered, ApplicationCount, Event, HostFact, HostName, Ledger, LedgerError, Millis, Pseudonym, Route, RoutesRead,
     Sighting, StoredEvent, Totals, Verdict,
     asks::Asks,
-    counting::{ClientTable, ENTRY_LIFE_MS, Recency, ReplayGuard},
+    counting::{ClientTable, ENTRY_LIFE_MS, Freshness, Recency, ReplayGuard},
 };
 
 /// Events kept, at most; the oldest go first.
 pub const EVENTS_KEPT: usize = 10_000;
 
-/// Clients whose routes are kept, at most; who was seen longest ago goes first.
-pub const ROUTES_KEPT: usize = 1_000_000;
+/// Clients whose routes are kept, at most; who was seen longest ago goes first. One takes about 300 bytes here, so a
+/// replica alone keeps fewer than Redis does; far fewer would do for any decision of routing.
+const ROUTES_KEPT: usize = 100_000;
 
 /// A ledger that lives and dies with this process.
 #[derive(Debug, Default)]
@@ -158,12 +159,20 @@ impl Ledger for MemoryLedger {
 impl State {
     fn count(&mut self, sighting: &Sighting) -> Verdict {
         let application = self.applications.entry(sighting.application).or_default();
-        if !application
+        match application
             .guard
-            .admits(sighting.client, sighting.request_time_micros, sighting.at)
+            .see(sighting.client, sighting.request_time_micros, sighting.at)
         {
-            application.totals.failed += 1;
-            return Verdict::Replayed;
+            Freshness::New => {}
+            Freshness::SentAgain => {
+                return Verdict::SentAgain {
+                    count: application.clients.current_count(sighting.at),
+                };
+            }
+            Freshness::Replayed => {
+                application.totals.failed += 1;
+                return Verdict::Replayed;
+            }
         }
         application.totals.total += 1;
         let status = usize::try_from(sighting.event.license_status).unwrap_or(usize::MAX);

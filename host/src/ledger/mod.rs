@@ -78,6 +78,12 @@ pub enum Verdict {
         /// Distinct clients of the application in 30 days, capped at twice the largest N seen.
         count: u32,
     },
+    /// The client's last request, which was counted, sent again within a minute: the answer to it was lost. Nothing
+    /// changed; it is to be answered as it was then.
+    SentAgain {
+        /// The current count now.
+        count: u32,
+    },
     /// Not newer than what was counted before: a replayed request. Nothing changed but the total of failed requests.
     Replayed,
 }
@@ -218,6 +224,15 @@ pub enum LedgerError {
     /// The store refused our user or password, or forbids a command.
     #[error("the ledger's store at {store} refuses access: check the ACL user, its password and its rights")]
     Refused {
+        /// Address of the store, without credentials.
+        store: String,
+        /// What happened.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store will not do what it was asked, however often it is asked: something else lies under our keys.
+    #[error("the ledger's store at {store} rejects what it was asked: does something else use the same key prefix?")]
+    Rejected {
         /// Address of the store, without credentials.
         store: String,
         /// What happened.

@@ -19,7 +19,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Answered, Ledger};
+use super::{Answered, Ledger, LedgerError};
+use crate::telemetry::chain;
+
+/// Attempts to write what the store rejects: it may have been in the middle of something.
+const ATTEMPTS_AT_REJECTED: u32 = 5;
 
 /// Bounds of an [`ObservationQueue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub struct QueueStats {
     pub depth: u64,
     /// Observations written.
     pub written: u64,
-    /// Observations lost, because the queue was full or the replica stopped while the store was away.
+    /// Observations lost: the queue was full, the replica stopped while the store was away, or the store rejected them.
     pub dropped: u64,
 }
 
@@ -148,26 +152,48 @@ impl Writer {
             if batch.is_empty() && self.waiting.recv_many(batch, self.limits.batch.max(1)).await == 0 {
                 return;
             }
-            self.write(batch).await;
-            let written = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            self.figures.written.fetch_add(written, Ordering::Release);
+            let figure = if self.write(batch).await {
+                &self.figures.written
+            } else {
+                &self.figures.dropped
+            };
+            figure.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Ordering::Release);
             batch.clear();
         }
     }
 
-    /// Writes one batch, however long it takes.
-    async fn write(&self, batch: &[Answered]) {
+    /// Writes one batch, however long the store is away or must not be written to. False if it rejects the batch.
+    async fn write(&self, batch: &[Answered]) -> bool {
         let pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(50))
             .with_max_delay(Duration::from_secs(1))
             .without_max_times()
             .with_jitter();
+        let (mut failures, mut rejections) = (0_u64, 0);
         for pause in pauses.build() {
-            match self.ledger.answered(batch).await {
-                Ok(()) => return,
-                Err(error) => tracing::debug!(%error, "observations wait for the ledger"),
+            let error = match self.ledger.answered(batch).await {
+                Ok(()) if failures == 0 => return true,
+                Ok(()) => {
+                    tracing::info!(failures, "observations are written to the ledger again");
+                    return true;
+                }
+                Err(error) => error,
+            };
+            if failures == 0 {
+                tracing::warn!(error = chain(&error), "observations wait for the ledger");
+            }
+            failures += 1;
+            rejections += u32::from(matches!(error, LedgerError::Rejected { .. }));
+            if rejections == ATTEMPTS_AT_REJECTED {
+                tracing::error!(
+                    error = chain(&error),
+                    observations = batch.len(),
+                    "the ledger's store rejects observations: dropped"
+                );
+                return false;
             }
             time::sleep(pause).await;
         }
+        false
     }
 }

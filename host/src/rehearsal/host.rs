@@ -73,7 +73,7 @@ pub enum Reason {
     UnknownProduct,
     /// The product's host key is installed but not activated.
     NotActivated,
-    /// It, or a later one of the same client, was counted before.
+    /// It, or a later one of the same client, was counted before, and not just now.
     Replayed,
 }
 
@@ -180,8 +180,11 @@ impl RehearsalHost {
             .count(sighting(&self.config, &self.pseudonyms, &request, now))
             .await
         {
-            Ok(Verdict::Counted { count }) => {
-                self.metrics.request("counted");
+            Ok(verdict @ (Verdict::Counted { count } | Verdict::SentAgain { count })) => {
+                self.metrics.request(match verdict {
+                    Verdict::SentAgain { .. } => "sent_again",
+                    _ => "counted",
+                });
                 let response = respond(&self.config, &request, count);
                 let body = envelope::seal_response(&self.key, &entropy, &binding, &response);
                 Handled::Answered {

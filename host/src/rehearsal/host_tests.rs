@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    ledger::{self, Ledger, LedgerConfig, LedgerError},
+    ledger::{self, Ledger, LedgerConfig, LedgerError, counting::SENT_AGAIN_WITHIN_MS},
     rehearsal::{
         client::{self, Machine, Outcome},
         config::RehearsalConfig,
@@ -183,15 +183,46 @@ async fn a_replayed_request_is_invalid_data_on_any_replica() {
         one.handle(&asked.body, PEER, NOW).await,
         Handled::Answered { .. }
     ));
-    assert_eq!(
-        one.handle(&asked.body, PEER, NOW).await,
-        Handled::Refused(Reason::Replayed)
-    );
+    let later = Millis(NOW.0 + SENT_AGAIN_WITHIN_MS + 1);
+    for host in [&one, &other] {
+        assert_eq!(
+            host.handle(&asked.body, PEER, later).await,
+            Handled::Refused(Reason::Replayed)
+        );
+    }
+    assert_eq!(Reason::Replayed.hresult(), 0x8007_000D);
+}
+
+#[tokio::test]
+async fn a_request_whose_answer_was_lost_is_answered_by_any_replica_and_counted_once() {
+    let opened = memory();
+    let (one, other) = (host_on(opened.clone()), host_on(opened.clone()));
+    let asked = ask(1, 0);
+    let later = Millis(NOW.0 + SENT_AGAIN_WITHIN_MS);
+    for (host, now) in [(&one, NOW), (&one, later), (&other, later)] {
+        let Handled::Answered { body, .. } = host.handle(&asked.body, PEER, now).await else {
+            panic!("not answered")
+        };
+        let outcome = asked.conclude(&key(), S_OK, Some(&body)).unwrap();
+        assert_eq!(outcome.current_count(), Some(1));
+    }
+    let requests = |result| one.metrics().requests(result) + other.metrics().requests(result);
+    assert_eq!((requests("counted"), requests("sent_again")), (1, 2));
+    let [office] = &opened.ledger.counts(later).await.unwrap()[..] else {
+        panic!("one application")
+    };
+    assert_eq!((office.totals.total, office.totals.failed), (1, 0));
+    assert_eq!(opened.ledger.recent_events(9).await.unwrap().len(), 1);
+
+    // Once the client has gone on, the old request is a replay, however young.
+    assert!(matches!(
+        one.handle(&ask(1, 1).body, PEER, NOW).await,
+        Handled::Answered { .. }
+    ));
     assert_eq!(
         other.handle(&asked.body, PEER, NOW).await,
         Handled::Refused(Reason::Replayed)
     );
-    assert_eq!(Reason::Replayed.hresult(), 0x8007_000D);
 }
 
 #[tokio::test]
@@ -220,7 +251,7 @@ async fn refusals_reach_the_totals_and_the_events() {
     let opened = memory();
     let host = host_on(opened.clone());
     activate(&host, 1, 0).await;
-    activate(&host, 1, 0).await;
+    activate(&host, 1, -1).await;
     activate(&host, 2, i64::from(i32::MAX) * 100).await;
     let seen = async {
         loop {

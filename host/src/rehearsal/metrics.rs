@@ -44,7 +44,7 @@ impl RehearsalMetrics {
         self.microsoft_clients.get()
     }
 
-    /// Requests so far with this result: `counted`, `busy`, or a [`super::Reason`]'s label.
+    /// Requests so far with this result: `counted`, `sent_again`, `busy`, or a [`super::Reason`]'s label.
     pub fn requests(&self, result: &'static str) -> u64 {
         self.requests.get_or_create(&ResultLabel { result }).get()
     }

@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use futures::{FutureExt, future::BoxFuture};
 use kms_host::ledger::{
-    Answered, Event, HostFact, HostName, Ledger, Millis, Pseudonym, RoutesRead, Totals, Verdict, memory::EVENTS_KEPT,
+    Answered, Event, HostFact, HostName, Ledger, Millis, Pseudonym, RoutesRead, Sighting, Totals, Verdict,
+    counting::SENT_AGAIN_WITHIN_MS, memory::EVENTS_KEPT,
 };
 use system_tests::ledger::{DAY, NOW, cmid, event, key, sighting};
 use uuid::Uuid;
@@ -16,7 +17,7 @@ const WINDOWS: Uuid = Uuid::from_u128(2);
 
 type Case = for<'a> fn(&'a Place) -> BoxFuture<'a, ()>;
 
-const CASES: [(&str, Case); 17] = [
+const CASES: [(&str, Case); 18] = [
     ("distinct clients are counted for each application", |place| {
         distinct(place).boxed()
     }),
@@ -26,6 +27,9 @@ const CASES: [(&str, Case); 17] = [
     }),
     ("a replay changes nothing but the failed requests", |place| {
         replays(place).boxed()
+    }),
+    ("a client's last request is answered again for a minute", |place| {
+        sent_again(place).boxed()
     }),
     ("a batch is counted in its order, over applications", |place| {
         batches(place).boxed()
@@ -144,7 +148,9 @@ async fn most_recent(place: &Place) {
 
 async fn replays(place: &Place) {
     let ledger = place.ledger();
-    let first = sighting(OFFICE, 1, 5, NOW);
+    let mut first = sighting(OFFICE, 1, 5, NOW);
+    // A minute and more ago by the client's clock.
+    first.request_time_micros -= SENT_AGAIN_WITHIN_MS * 1000 + 1;
     let mut earlier = first.clone();
     earlier.request_time_micros -= 1;
     let mut of_other_application = first.clone();
@@ -166,6 +172,32 @@ async fn replays(place: &Place) {
     assert_eq!(ledger.recent_events(10).await.unwrap().len(), 2);
     later.request_time_micros += 1;
     assert_eq!(ledger.count(&[later]).await.unwrap(), [counted]);
+}
+
+async fn sent_again(place: &Place) {
+    let ledger = place.ledger();
+    count(&*ledger, OFFICE, 2, 5, NOW.0 - 1).await;
+    let first = sighting(OFFICE, 1, 5, NOW);
+    let at = |later| {
+        let at = Millis(NOW.0 + later);
+        Sighting { at, ..first.clone() }
+    };
+    let (counted, again) = (Verdict::Counted { count: 2 }, Verdict::SentAgain { count: 2 });
+    let within = [at(0), at(0), at(SENT_AGAIN_WITHIN_MS), at(-SENT_AGAIN_WITHIN_MS)];
+    assert_eq!(ledger.count(&within).await.unwrap(), [counted, again, again, again]);
+    let beyond = [at(SENT_AGAIN_WITHIN_MS + 1), at(-SENT_AGAIN_WITHIN_MS - 1)];
+    assert_eq!(ledger.count(&beyond).await.unwrap(), [Verdict::Replayed; 2]);
+    let [office] = &ledger.counts(NOW).await.unwrap()[..] else {
+        panic!("one application")
+    };
+    assert_eq!((office.totals.total, office.totals.failed), (2, 2));
+    assert_eq!(ledger.recent_events(10).await.unwrap().len(), 2);
+    // Once the client has gone on, only its newest request is its last.
+    let next = sighting(OFFICE, 1, 5, Millis(NOW.0 + 1));
+    assert_eq!(
+        ledger.count(&[next, at(1)]).await.unwrap(),
+        [counted, Verdict::Replayed]
+    );
 }
 
 async fn batches(place: &Place) {
@@ -442,7 +474,7 @@ async fn two_replicas(place: &Place) {
     assert_eq!(count(&*other, OFFICE, 2, 5, NOW.0).await, 2);
     assert_eq!(
         other.count(&[sighting(OFFICE, 1, 5, NOW)]).await.unwrap(),
-        [Verdict::Replayed]
+        [Verdict::SentAgain { count: 2 }]
     );
     one.answered(&[answered(1, "kms1", NOW.0)]).await.unwrap();
     other.ping().await.unwrap();

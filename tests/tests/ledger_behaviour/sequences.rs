@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use kms_host::ledger::{Answered, ApplicationCount, Ledger, MemoryLedger, Millis, Verdict};
+use kms_host::ledger::{
+    Answered, ApplicationCount, Ledger, MemoryLedger, Millis, Sighting, Verdict, counting::CLOCK_TOLERANCE_MS,
+};
 use proptest::{prelude::*, test_runner::TestRunner};
 use system_tests::ledger::{DAY, NOW, cmid, event, key, sighting};
 use tokio::runtime::Handle;
@@ -16,6 +18,8 @@ use super::Place;
 #[derive(Debug, Clone)]
 enum Step {
     Count(Vec<Ask>),
+    /// What was asked last, again.
+    Again,
     Answered(Vec<(u32, u8, i64)>),
     Refused(u8),
     Later(i64),
@@ -30,18 +34,26 @@ struct Ask {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let ask = (0..2u8, 0..30u32, prop::sample::select(vec![1u32, 2, 5, 25]), -3..=3i64);
-    let ask = ask.prop_map(|(application, machine, required, hours)| Ask {
+    let off_by_seconds = prop::sample::select(vec![-10_800i64, -3_600, -61, -60, 0, 0, 60, 61, 3_600, 10_800]);
+    let ask = (
+        0..2u8,
+        0..30u32,
+        prop::sample::select(vec![1u32, 2, 5, 25]),
+        off_by_seconds,
+    );
+    let ask = ask.prop_map(|(application, machine, required, seconds)| Ask {
         application,
         machine,
         required,
-        clock_off_by_ms: hours * 60 * 60 * 1000,
+        clock_off_by_ms: seconds * 1000,
     });
     prop_oneof![
         4 => prop::collection::vec(ask, 1..8).prop_map(Step::Count),
+        2 => Just(Step::Again),
         2 => prop::collection::vec((0..30u32, 0..3u8, -DAY..DAY), 1..8).prop_map(Step::Answered),
         1 => (0..2u8).prop_map(Step::Refused),
         3 => (0..12 * DAY).prop_map(Step::Later),
+        2 => (0..90_000i64).prop_map(Step::Later),
     ]
 }
 
@@ -64,24 +76,30 @@ async fn follows_the_rule(place: &Place, steps: Vec<Step>) -> Result<(), TestCas
     let (ledger, memory) = (place.ledger(), MemoryLedger::new());
     let mut model = BTreeMap::<Uuid, Model>::new();
     let mut now = NOW.0;
+    // Who asked last, and when by his clock. What is older than the clock tolerance is refused before it is counted.
+    let mut asked: Vec<(Ask, i64)> = Vec::new();
     for step in steps {
         match step {
             Step::Later(ms) => now += ms,
-            Step::Count(asks) => {
-                let sightings: Vec<_> = asks
+            Step::Count(_) | Step::Again => {
+                if let Step::Count(asks) = step {
+                    let made = |ask: &Ask| (now + ask.clock_off_by_ms) * 1000;
+                    asked = asks.into_iter().map(|ask| (ask.clone(), made(&ask))).collect();
+                }
+                asked.retain(|(_, made)| (now * 1000 - made).abs() <= CLOCK_TOLERANCE_MS * 1000);
+                let sightings: Vec<_> = asked
                     .iter()
-                    .map(|ask| {
-                        let mut made = sighting(application(ask.application), ask.machine, ask.required, Millis(now));
-                        made.request_time_micros += ask.clock_off_by_ms * 1000;
-                        made
+                    .map(|(ask, made)| Sighting {
+                        request_time_micros: *made,
+                        ..sighting(application(ask.application), ask.machine, ask.required, Millis(now))
                     })
                     .collect();
-                let expected: Vec<_> = asks
+                let expected: Vec<_> = asked
                     .iter()
                     .zip(&sightings)
-                    .map(|(ask, sighting)| {
+                    .map(|((ask, made), sighting)| {
                         let of_application = model.entry(sighting.application).or_default();
-                        of_application.ask(ask.machine, ask.required, now, sighting.request_time_micros)
+                        of_application.ask(ask.machine, ask.required, now, *made)
                     })
                     .collect();
                 prop_assert_eq!(ledger.count(&sightings).await.unwrap(), expected);
@@ -150,14 +168,17 @@ struct Shown {
 impl Model {
     fn ask(&mut self, machine: u32, required: u32, now: i64, made: i64) -> Verdict {
         let last = self.counted.iter().rev().find(|counted| counted.0 == machine);
+        let count = |model: &Self| u32::try_from(model.table(now).len()).unwrap();
         if last.is_some_and(|last| made <= last.3 && last.3 >= (now - 4 * 60 * 60 * 1000) * 1000) {
+            let last = last.is_some_and(|last| made == last.3);
+            if last && (now * 1000 - made).abs() <= 60 * 1_000_000 {
+                return Verdict::SentAgain { count: count(self) };
+            }
             self.failed += 1;
             return Verdict::Replayed;
         }
         self.counted.push((machine, required, now, made));
-        Verdict::Counted {
-            count: u32::try_from(self.table(now).len()).unwrap(),
-        }
+        Verdict::Counted { count: count(self) }
     }
 
     /// Clients kept at `now`. Time only moves on, so a client that was pushed out and did not come back is out.

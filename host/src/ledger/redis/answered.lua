@@ -2,7 +2,10 @@
 -- KEYS: seen (client by time of its last answer), answers (client to record), hosts (host to number of its clients)
 -- ARGV: for each answer: client, host, time ms
 -- A record is: latest hour asked (i32, big-endian) | 24 hourly counters | host. asks.rs explains the counters.
+-- The three keys are one thing: where a store that evicts took one of them, the others are of no use and go too.
 local HOUR_MS = 3600000
+local present = redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3])
+if present == 1 or present == 2 then redis.call('DEL', KEYS[1], KEYS[2], KEYS[3]) end
 
 local function one_less(host)
   if redis.call('HINCRBY', KEYS[3], host, -1) <= 0 then redis.call('HDEL', KEYS[3], host) end
@@ -13,7 +16,7 @@ for i = 1, #ARGV, 3 do
   local hour = math.floor(at / HOUR_MS)
   local before = redis.call('HGET', KEYS[2], client)
   local latest, counters, answered_by = hour, nil, nil
-  if before then
+  if before and #before > 28 then
     latest, counters, answered_by = struct.unpack('>i4', before), {string.byte(before, 5, 28)}, string.sub(before, 29)
   else
     counters = {}
@@ -25,7 +28,8 @@ for i = 1, #ARGV, 3 do
     local slot = hour % 24 + 1
     counters[slot] = math.min(counters[slot] + 1, 255)
   end
-  if redis.call('ZADD', KEYS[1], 'GT', 'CH', ARGV[i + 2], client) == 1 and host ~= answered_by then
+  local later = redis.call('ZADD', KEYS[1], 'GT', 'CH', ARGV[i + 2], client) == 1
+  if (later or not answered_by) and host ~= answered_by then
     if answered_by then one_less(answered_by) end
     redis.call('HINCRBY', KEYS[3], host, 1)
     answered_by = host
@@ -36,8 +40,11 @@ end
 local beyond = redis.call('ZCARD', KEYS[1]) - ROUTES_KEPT
 if beyond > 0 then
   for _, client in ipairs(redis.call('ZRANGE', KEYS[1], 0, beyond - 1)) do
-    one_less(string.sub(redis.call('HGET', KEYS[2], client), 29))
-    redis.call('HDEL', KEYS[2], client)
+    local record = redis.call('HGET', KEYS[2], client)
+    if record then
+      one_less(string.sub(record, 29))
+      redis.call('HDEL', KEYS[2], client)
+    end
   end
   redis.call('ZREMRANGEBYRANK', KEYS[1], 0, beyond - 1)
 end

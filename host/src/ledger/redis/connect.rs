@@ -239,6 +239,7 @@ impl Connector {
     fn info(&self, (host, port): (&str, u16), login: &RedisConnectionInfo) -> RedisResult<ConnectionInfo> {
         let address = match &self.config.tls {
             Some(tls) => ConnectionAddr::TcpTls {
+                // The name alone is looked for; `dial` goes to the address. A cluster's nodes go by their own names.
                 host: tls.server_name.as_deref().unwrap_or(host).to_owned(),
                 port,
                 insecure: false,

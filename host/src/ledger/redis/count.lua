@@ -2,10 +2,17 @@
 -- KEYS: applications, events, then for each application of the batch: clients, guard, totals
 -- ARGV: how many applications, their IDs,
 --       then for each request: application (1..), client, N, received ms, asked us, licence status, sealed event
--- Returns for each request its current count, or -1 for a replay.
+-- Returns for each request its current count, -1 for a replay, or -2 less the count for one that is sent again.
 -- Cost of a request: two O(log n) insertions and one append; all else is once for each application of the batch.
 local applications = tonumber(ARGV[1])
 local states = {}
+
+-- Whether the guard refused a request because it is the client's last one, sent again a moment later.
+local function is_sent_again(guard, client, asked, received)
+  return math.abs(received * 1000 - asked) <= SENT_AGAIN_WITHIN_MS * 1000
+    and tonumber(redis.call('ZSCORE', guard, client)) == asked
+end
+
 for a = 1, applications do
   local clients, guard, totals = KEYS[3 * a], KEYS[3 * a + 1], KEYS[3 * a + 2]
   local oldest = redis.call('ZRANGE', clients, 0, 0, 'WITHSCORES')[2]
@@ -24,8 +31,13 @@ for i = applications + 2, #ARGV, 7 do
   local state = states[tonumber(ARGV[i])]
   local client, required, received = ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   if redis.call('ZADD', state.guard, 'GT', 'CH', ARGV[i + 4], client) == 0 then
-    state.failed = state.failed + 1
-    verdicts[#verdicts + 1] = -1
+    if is_sent_again(state.guard, client, tonumber(ARGV[i + 4]), received) then
+      local since = string.format('(%.0f', received - ENTRY_LIFE_MS)
+      verdicts[#verdicts + 1] = -2 - redis.call('ZCOUNT', state.clients, since, '+inf')
+    else
+      state.failed = state.failed + 1
+      verdicts[#verdicts + 1] = -1
+    end
   else
     state.largest = math.max(state.largest, required)
     state.received = math.max(state.received or received, received)

@@ -136,10 +136,12 @@ impl Link {
     }
 
     fn error(&self, error: RedisError) -> LedgerError {
-        let (store, refused) = (self.store.to_string(), is_refusal(&error));
+        let (store, refused, rejected) = (self.store.to_string(), is_refusal(&error), is_rejection(&error));
         let source = error.into();
         if refused {
             LedgerError::Refused { store, source }
+        } else if rejected {
+            LedgerError::Rejected { store, source }
         } else {
             LedgerError::Unavailable { store, source }
         }
@@ -240,6 +242,17 @@ fn is_wrapped(error: &RedisError, message: &str) -> bool {
         && error.detail().is_some_and(|detail| detail.contains(message))
 }
 
+/// Whether the store will say the same however often it is asked: a key of ours holds something else, a script fails.
+/// A store that is full, or cannot write its file (OOM, MISCONF), may say something else soon.
+fn is_rejection(error: &RedisError) -> bool {
+    let may_pass = ["OOM ", "MISCONF "].iter().any(|reason| is_wrapped(error, reason));
+    match error.kind() {
+        ErrorKind::UnexpectedReturnType => true,
+        ErrorKind::Server(ServerErrorKind::ResponseError) => !may_pass && !is_of_a_replica(error),
+        _ => error.code() == Some("WRONGTYPE"),
+    }
+}
+
 /// Whether another connection may do better.
 fn spoils_the_connection(error: &RedisError) -> bool {
     use ServerErrorKind::{CrossSlot, ExecAbort, NoPerm, NoScript, ResponseError, TryAgain};
@@ -247,6 +260,11 @@ fn spoils_the_connection(error: &RedisError) -> bool {
         ErrorKind::Server(ResponseError) => is_of_a_replica(error),
         ErrorKind::Server(kind) => !matches!(kind, NoPerm | TryAgain | NoScript | ExecAbort | CrossSlot),
         ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig => false,
+        // Of the data, or of the server's room: it would say the same on any connection.
+        ErrorKind::Extension => !matches!(
+            error.code(),
+            Some("WRONGTYPE" | "OOM" | "MISCONF" | "NOREPLICAS" | "BUSY")
+        ),
         _ => true,
     }
 }

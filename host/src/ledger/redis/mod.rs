@@ -105,7 +105,6 @@ impl RedisLedger {
                 .link
                 .unexpected("the counting script did not answer for each request"));
         }
-        let verdict = |count| u32::try_from(count).map_or(Verdict::Replayed, |count| Verdict::Counted { count });
         Ok(counts.into_iter().map(verdict).collect())
     }
 
@@ -174,11 +173,11 @@ impl RedisLedger {
             let page = rows.chunks_exact(3).len();
             let mut latest = from;
             for row in rows.chunks_exact(3) {
-                let Some(route) = route(row, now) else {
-                    return Err(self.link.unexpected("a client's record cannot be read"));
-                };
-                latest = latest.max(route.at.0);
-                routes.insert(route.client, route);
+                latest = latest.max(seen_at(row).unwrap_or(from));
+                // Without its record, which the store may have evicted, a client is as one that was never seen.
+                if let Some(route) = route(row, now) {
+                    routes.insert(route.client, route);
+                }
             }
             if page < most {
                 break;
@@ -326,14 +325,31 @@ impl Ledger for RedisLedger {
     }
 }
 
+/// What `count.lua` says of a request.
+fn verdict(count: i64) -> Verdict {
+    let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    match count {
+        0.. => Verdict::Counted { count: number(count) },
+        -1 => Verdict::Replayed,
+        _ => Verdict::SentAgain {
+            count: number((-2_i64).saturating_sub(count)),
+        },
+    }
+}
+
+/// When the client of a row of `changed.lua` was answered last.
+fn seen_at(row: &[Vec<u8>]) -> Option<i64> {
+    std::str::from_utf8(row.get(1)?).ok()?.parse().ok()
+}
+
 /// A client's record as `changed.lua` returns it: pseudonym, time, then hourly counters and host.
 fn route(row: &[Vec<u8>], now: Millis) -> Option<Route> {
-    let [client, at, record] = row else { return None };
+    let [client, _, record] = row else { return None };
     let (asks, host) = record.split_first_chunk()?;
     Some(Route {
         client: Pseudonym(client.as_slice().try_into().ok()?),
         host: String::from_utf8(host.to_vec()).ok()?,
-        at: Millis(std::str::from_utf8(at).ok()?.parse().ok()?),
+        at: Millis(seen_at(row)?),
         asks_today: Asks::from_stored(asks).today(now),
     })
 }

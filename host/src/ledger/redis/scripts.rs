@@ -3,9 +3,12 @@
 use redis::Script;
 
 use crate::ledger::{
-    counting::{CLOCK_TOLERANCE_MS, ENTRY_LIFE_MS, GUARDED_CLIENTS},
-    memory::{EVENTS_KEPT, ROUTES_KEPT},
+    counting::{CLOCK_TOLERANCE_MS, ENTRY_LIFE_MS, GUARDED_CLIENTS, SENT_AGAIN_WITHIN_MS},
+    memory::EVENTS_KEPT,
 };
+
+/// Clients whose routes are kept, at most; who was seen longest ago goes first.
+const ROUTES_KEPT: usize = 1_000_000;
 
 /// All scripts, hashed once. They are called by hash; a server that does not know one is given it then.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub fn count_script() -> String {
 fn whole(body: &str) -> String {
     format!(
         "local ENTRY_LIFE_MS, CLOCK_TOLERANCE_MS = {ENTRY_LIFE_MS}, {CLOCK_TOLERANCE_MS}\n\
+         local SENT_AGAIN_WITHIN_MS = {SENT_AGAIN_WITHIN_MS}\n\
          local GUARDED_CLIENTS, EVENTS_KEPT, ROUTES_KEPT = {GUARDED_CLIENTS}, {EVENTS_KEPT}, {ROUTES_KEPT}\n{body}"
     )
 }
