@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use kms_host::config::load;
@@ -121,6 +122,8 @@ impl Site {
 
     /// The counts that the hosts show themselves.
     async fn counts(&self) -> Result<BTreeMap<String, u64>> {
+        // What a host shows of its ledger may be a second old.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let mut counts = BTreeMap::new();
         for (name, host) in &self.hosts {
             let status = host.status().await?;
