@@ -1,6 +1,6 @@
 //! What is known of children, kept small: no content but what our status is made of, so that thousands fit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -115,7 +115,30 @@ struct Kept {
 struct Inner {
     /// By namespace, then kind and name.
     children: HashMap<String, BTreeMap<(&'static str, String), Kept>>,
+    /// Namespace, kind and name of what belongs to the resource with a UID, so that a look at one of many resources does not
+    /// go through the children of all.
+    owned: HashMap<String, BTreeSet<(String, &'static str, String)>>,
     listings: HashMap<(&'static str, String), u64>,
+}
+
+impl Inner {
+    fn own(&mut self, owner: Option<String>, namespace: &str, kind: &'static str, name: &str) {
+        if let Some(owner) = owner {
+            let owned = self.owned.entry(owner).or_default();
+            owned.insert((namespace.to_owned(), kind, name.to_owned()));
+        }
+    }
+
+    fn disown(&mut self, child: &Child, namespace: &str, kind: &'static str, name: &str) {
+        let Some(owner) = &child.owner else { return };
+        let Some(owned) = self.owned.get_mut(&owner.uid) else {
+            return;
+        };
+        owned.remove(&(namespace.to_owned(), kind, name.to_owned()));
+        if owned.is_empty() {
+            self.owned.remove(&owner.uid);
+        }
+    }
 }
 
 /// All children that are watched.
@@ -148,7 +171,12 @@ impl Children {
             before.listing = listing;
             return None;
         }
-        kept.insert((kind.kind, name), Kept { child, listing });
+        let owner_uid = child.owner.as_ref().map(|owner| owner.uid.clone());
+        let before = kept.insert((kind.kind, name.clone()), Kept { child, listing });
+        if let Some(before) = before {
+            inner.disown(&before.child, &namespace, kind.kind, &name);
+        }
+        inner.own(owner_uid, &namespace, kind.kind, &name);
         Some(Key {
             namespace,
             name: owner?,
@@ -165,10 +193,11 @@ impl Children {
         if meta.uid.as_ref().is_some_and(|uid| *uid != gone.child.uid) {
             return None;
         }
-        let gone = kept.remove(&(kind.kind, name))?;
+        let gone = kept.remove(&(kind.kind, name.clone()))?;
         if kept.is_empty() {
             inner.children.remove(&namespace);
         }
+        inner.disown(&gone.child, &namespace, kind.kind, &name);
         Some(Key {
             namespace,
             name: gone.child.owner?.name?,
@@ -188,22 +217,20 @@ impl Children {
             .get(&(kind.kind, scope.to_owned()))
             .copied()
             .unwrap_or_default();
-        let mut lost = Vec::new();
+        let mut gone = Vec::new();
         for (namespace, kept) in &mut inner.children {
             if !scope.is_empty() && namespace != scope {
                 continue;
             }
-            kept.retain(|(of, _), kept| {
-                let stays = *of != kind.kind || kept.listing >= listing;
-                let owner = kept.child.owner.as_ref().and_then(|owner| owner.name.clone());
-                if let (false, Some(name)) = (stays, owner) {
-                    lost.push(Key {
-                        namespace: namespace.clone(),
-                        name,
-                    });
-                }
-                stays
-            });
+            let unseen = kept.extract_if(.., |(of, _), kept| *of == kind.kind && kept.listing < listing);
+            gone.extend(unseen.map(|((_, name), kept)| (namespace.clone(), name, kept.child)));
+        }
+        let mut lost = Vec::new();
+        for (namespace, name, child) in gone {
+            inner.disown(&child, &namespace, kind.kind, &name);
+            if let Some(owner) = child.owner.and_then(|owner| owner.name) {
+                lost.push(Key { namespace, name: owner });
+            }
         }
         lost
     }
@@ -220,10 +247,15 @@ impl Children {
     #[must_use]
     pub fn of(&self, namespace: &str, owner_uid: &str) -> Vec<(&'static str, String, Child)> {
         let inner = self.lock();
-        let all = inner.children.get(namespace).into_iter().flatten();
-        all.filter(|(_, kept)| kept.child.owner.as_ref().is_some_and(|owner| owner.uid == owner_uid))
-            .map(|((kind, name), kept)| (*kind, name.clone(), kept.child.clone()))
-            .collect()
+        let (Some(kept), Some(owned)) = (inner.children.get(namespace), inner.owned.get(owner_uid)) else {
+            return Vec::new();
+        };
+        let here = owned.iter().filter(|(of, ..)| of == namespace);
+        here.filter_map(|(_, kind, name)| {
+            let kept = kept.get(&(*kind, name.clone()))?;
+            Some((*kind, name.clone(), kept.child.clone()))
+        })
+        .collect()
     }
 
     /// How many are kept.
@@ -285,6 +317,28 @@ mod tests {
         );
         assert!(children.remove(&KINDS[0], &meta("2", "13")).is_some());
         assert!(children.is_empty());
+    }
+
+    #[test]
+    fn a_resource_has_the_children_that_name_it_their_controller_now() {
+        let owned = |children: &Children, owner| {
+            let of = children.of("a", owner);
+            of.into_iter().map(|(kind, name, _)| (kind, name)).collect::<Vec<_>>()
+        };
+        let kms = (KINDS[0].kind, "kms".to_owned());
+        let children = Children::default();
+        children.put(&KINDS[0], &meta("1", "10"), Facts::None, "");
+        assert_eq!(owned(&children, "u"), [kms.clone()]);
+        assert!(
+            children.of("b", "u").is_empty(),
+            "children are in their owner's namespace"
+        );
+        let mut given_away = meta("1", "11");
+        given_away.owner_references.as_mut().expect("an owner")[0].uid = "v".to_owned();
+        children.put(&KINDS[0], &given_away, Facts::None, "");
+        assert_eq!((owned(&children, "u"), owned(&children, "v")), (vec![], vec![kms]));
+        children.remove(&KINDS[0], &given_away);
+        assert!(owned(&children, "v").is_empty());
     }
 
     #[test]
