@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kms_host::routing::simulate::{self, Arrivals, Grid, Outcome, PolicyName};
+use kms_host::routing::simulate::{self, Arrivals, DAY, Grid, Outcome, PolicyName, SrvTarget};
 
 /// Simulates fleets: clients that behave as Microsoft documents, hosts that count as KMS hosts do, and four ways to
 /// bring the one to the other. A host dies on day 3, a new one joins on day 10. The same seed gives the same result.
@@ -26,6 +26,12 @@ pub struct Args {
     /// Half of the clients come one by one until day 20, instead of all within the first hour.
     #[arg(long)]
     rolling: bool,
+    /// Ranks of the hosts in the SRV record that `dns-random` follows, in the hosts' order; those beyond have 0:0.
+    #[arg(long, value_delimiter = ',', value_name = "PRIORITY:WEIGHT")]
+    srv: Vec<SrvTarget>,
+    /// Clients whose first request was in vain are switched off for so many days, instead of asking again after two hours.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=30))]
+    sleep: Option<u32>,
     /// Another seed gives other arrivals and other choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -70,6 +76,8 @@ fn grid(args: &Args) -> Grid {
         required,
         policy,
         rolling,
+        srv,
+        sleep,
         seed,
         ..
     } = args.clone();
@@ -85,7 +93,10 @@ fn grid(args: &Args) -> Grid {
         hosts,
         required,
         arrivals,
+        srv,
+        sleeps: sleep.map(|days| DAY * days),
         seed,
+        ..Grid::default()
     }
 }
 

@@ -319,6 +319,7 @@ async fn who_reads_redis_learns_no_machine() -> Result<()> {
         client: key().address(address),
         host: "kms1".to_owned(),
         at: NOW,
+        warm: true,
     };
     ledger.answered(&[answered]).await?;
     redis.cli(&["SAVE"])?;
@@ -338,11 +339,46 @@ async fn who_reads_redis_learns_no_machine() -> Result<()> {
     Ok(())
 }
 
+/// Replicas of before wrote no sign: nobody knows what their hosts were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_does_not_tell_is_one_of_a_cold_host() -> Result<()> {
+    needs_redis!("a_record_that_does_not_tell_is_one_of_a_cold_host");
+    let redis = RedisServer::start(&[])?;
+    let ledger = open_redis(standalone(&redis))?.ledger;
+    ledger.answered(&[answered(1), answered(2)]).await?;
+    let warm = async || -> Result<Vec<bool>> {
+        let routes = ledger.routes(Millis(0), NOW).await?;
+        assert_eq!(routes.clients_by_host, [("kms1".to_owned(), 2)]);
+        assert!(routes.changed.iter().all(|route| route.host == "kms1"));
+        Ok(routes.changed.iter().map(|route| route.warm).collect())
+    };
+    assert_eq!(warm().await?, [true, true]);
+    let unsign = "for _, key in ipairs(redis.call('KEYS', '*answers')) do
+        for _, client in ipairs(redis.call('HKEYS', key)) do
+            local record = redis.call('HGET', key, client)
+            redis.call('HSET', key, client, string.sub(record, 1, 28) .. string.sub(record, 30))
+        end
+    end";
+    redis.cli(&["EVAL", unsign, "0"])?;
+    assert_eq!(warm().await?, [false, false]);
+    // Its host is known all the same.
+    let later = Answered {
+        host: "kms2".to_owned(),
+        at: Millis(NOW.0 + 1),
+        ..answered(1)
+    };
+    ledger.answered(&[later]).await?;
+    let routes = ledger.routes(Millis(0), NOW).await?;
+    assert_eq!(routes.clients_by_host, [("kms1".to_owned(), 1), ("kms2".to_owned(), 1)]);
+    Ok(())
+}
+
 fn answered(n: u32) -> Answered {
     Answered {
         client: key().machine(&cmid(n)),
         host: "kms1".to_owned(),
         at: NOW,
+        warm: true,
     }
 }
 

@@ -288,6 +288,7 @@ async fn renewals_warm_up_a_host_while_new_clients_go_to_the_warm_one() -> Resul
         client: key.address(IpAddr::V4(client.address)),
         host: "kms-1".to_owned(),
         at: week_ago,
+        warm: true,
     };
     let ledger = site.ledger()?.ledger;
     let fact = HostFact {

@@ -191,3 +191,26 @@ fn the_reference_names_every_field_of_the_top_level() {
         );
     }
 }
+
+#[test]
+fn what_was_read_from_a_host_may_be_written_into_the_file() {
+    let load = |read_at: &str| {
+        let facts = format!("{{readAt: {read_at}, currentCount: 10, requiredCount: 5, licensed: true}}");
+        let text = format!("relay: {{licensedHosts: [{{name: a, address: b, facts: {facts}}}]}}\n");
+        load(&text, Path::new("kms.yaml"))
+    };
+    for read_at in ["2026-11-27T09:30:00Z", "'2026-11-27T10:30:00+01:00'", "1795771800000"] {
+        let config = load(read_at).unwrap_or_else(|problems| panic!("{problems}"));
+        let facts = config.relay.expect("a relay").licensed_hosts[0]
+            .facts
+            .clone()
+            .expect("facts");
+        assert_eq!(facts.read_at, crate::ledger::Millis(1_795_771_800_000));
+        assert_eq!(
+            (facts.current_count, facts.required_count, facts.licensed),
+            (Some(10), Some(5), Some(true))
+        );
+    }
+    let problems = load("yesterday").expect_err("no time").to_string();
+    assert!(problems.contains("a time such as 2026-11-27T09:30:00Z"), "{problems}");
+}

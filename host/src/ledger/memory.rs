@@ -30,6 +30,7 @@ pub struct MemoryLedger(Mutex<State>);
 struct State {
     applications: BTreeMap<Uuid, Application>,
     routes: Routes,
+    machines: Recency,
     facts: BTreeMap<HostName, HostFact>,
     events: Events,
 }
@@ -51,6 +52,7 @@ struct Routes {
 #[derive(Debug)]
 struct LastAnswer {
     host: HostName,
+    warm: bool,
     asks: Asks,
 }
 
@@ -102,13 +104,18 @@ impl Ledger for MemoryLedger {
 
     fn append_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>> {
         let mut state = self.state();
-        events.iter().for_each(|event| state.events.append(event));
+        for event in events {
+            state.events.append(event);
+            state.note_machine(event);
+        }
         ready(())
     }
 
     fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
         let mut state = self.state();
         let mut read = state.routes.read(since, now);
+        while state.machines.pop_until(now.0.saturating_sub(ENTRY_LIFE_MS)).is_some() {}
+        read.distinct_machines = u64::try_from(state.machines.len()).unwrap_or(u64::MAX);
         read.facts = state
             .facts
             .iter()
@@ -186,6 +193,15 @@ impl State {
                 .count(sighting.client, sighting.required, sighting.at),
         }
     }
+
+    /// A host that refuses a request does not count its machine.
+    fn note_machine(&mut self, event: &Event) {
+        if event.hresult == 0 {
+            // What never leaves this process needs no pseudonym.
+            self.machines.see(Pseudonym(*event.cmid.as_bytes()), event.at.0);
+            while self.machines.pop_beyond(ROUTES_KEPT).is_some() {}
+        }
+    }
 }
 
 impl Routes {
@@ -195,10 +211,14 @@ impl Routes {
             *self.by_host.entry(answered.host.clone()).or_default() += 1;
             LastAnswer {
                 host: answered.host.clone(),
+                warm: answered.warm,
                 asks: Asks::none(answered.at),
             }
         });
         last.asks.add(answered.at);
+        if later {
+            last.warm = answered.warm;
+        }
         if later && last.host != answered.host {
             let before = std::mem::replace(&mut last.host, answered.host.clone());
             *self.by_host.entry(answered.host.clone()).or_default() += 1;
@@ -219,12 +239,14 @@ impl Routes {
                 client,
                 host: last.host.clone(),
                 at: Millis(at),
+                warm: last.warm,
                 asks_today: last.asks.today(now),
             })
         });
         RoutesRead {
             changed: changed.collect(),
             distinct_clients: u64::try_from(self.seen.len()).unwrap_or(u64::MAX),
+            distinct_machines: 0,
             clients_by_host: self
                 .by_host
                 .iter()

@@ -13,6 +13,7 @@ pub mod memory;
 mod open;
 mod queue;
 mod redis;
+mod time;
 
 use std::fmt;
 
@@ -149,13 +150,16 @@ pub struct Answered {
     pub host: HostName,
     /// When the answer arrived.
     pub at: Millis,
+    /// Whether the host was believed to be warm when it was asked: then the client holds a licence since.
+    pub warm: bool,
 }
 
 /// What the operator (or the configuration file, or `kmsctl`) read from a licensed host. It overrides what relays saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostFact {
-    /// When it was read.
+    /// When it was read; also accepted as RFC 3339 text, as people write it.
+    #[serde(deserialize_with = "time::deserialize")]
     pub read_at: Millis,
     /// Current count that the host shows; none when it shows 4294967295.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,6 +181,8 @@ pub struct Route {
     pub host: HostName,
     /// When.
     pub at: Millis,
+    /// Whether that host was believed to be warm then; not, where the record does not tell.
+    pub warm: bool,
     /// Requests that this client made within the last 24 hours, saturating at 255: an address that asks more often
     /// than one client would is shared (NAT).
     pub asks_today: u8,
@@ -187,8 +193,11 @@ pub struct Route {
 pub struct RoutesRead {
     /// Clients whose last answer is at or after the time asked for (all of the last 30 days when asked from 0).
     pub changed: Vec<Route>,
-    /// Distinct clients within 30 days.
+    /// Distinct clients within 30 days, as relays know them: by source address.
     pub distinct_clients: u64,
+    /// Distinct machines within 30 days, by the client machine IDs in events that were read from licensed hosts; 0 where
+    /// none are read.
+    pub distinct_machines: u64,
     /// Distinct clients in 30 days by licensed host that answered them last.
     pub clients_by_host: Vec<(HostName, u64)>,
     /// Facts read from licensed hosts.
@@ -258,7 +267,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Stores a fact about a licensed host, replacing the one before.
     fn put_fact<'a>(&'a self, host: &'a str, fact: &'a HostFact) -> BoxFuture<'a, Result<(), LedgerError>>;
 
-    /// Appends events that were read from licensed hosts.
+    /// Appends events that were read from licensed hosts, and notes the machines whose requests succeeded.
     fn append_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>>;
 
     /// Reads what routing needs; `since` bounds `changed`.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -31,6 +31,8 @@ pub(super) enum Attempt {
 /// A licensed host as the relay uses it. Lives on across reloads that do not change it.
 #[derive(Debug)]
 pub(super) struct LicensedHost {
+    /// Its name, to be shared by what remembers it.
+    pub(super) name: Arc<str>,
     pub(super) config: LicensedHostConfig,
     options: RelayConfig,
     pools: [Pool<Connection>; 2],
@@ -90,6 +92,7 @@ impl LicensedHost {
     pub(super) fn new(config: LicensedHostConfig, options: &RelayConfig, metrics: HostMetrics) -> Self {
         metrics.up.set(1);
         Self {
+            name: config.name.as_str().into(),
             config,
             pools: Default::default(),
             room: Semaphore::new(usize::try_from(options.pool.max_connections).unwrap_or(1)),

@@ -11,6 +11,7 @@
 //!
 //! A return code is an answer and is never asked for twice; a request is never at two hosts at once.
 
+mod decisions;
 mod fleet;
 mod health;
 mod host;
@@ -35,10 +36,11 @@ pub use upkeep::upkeep;
 use crate::config::{RelayConfig, WhenNoHost};
 use crate::ledger::{Answered, LedgerKey, Millis, ObservationQueue, Pseudonym};
 use crate::metrics::Metrics;
-use crate::routing::{Explanation, RoutingConfig, RoutingStatus, View};
+use crate::routing::{Ended, Explanation, Reason, RoutingConfig, RoutingStatus, View};
 use crate::rpc::{Answer, Call, FaultStatus, Reply};
 use crate::serve::{Client, Outcome, Service};
 use crate::telemetry::Quiet;
+use decisions::{Decisions, Tried};
 use fleet::Fleet;
 use host::{Attempt, LicensedHost};
 use patience::Patience;
@@ -48,6 +50,7 @@ use patience::Patience;
 pub struct Relay {
     fleet: ArcSwap<Fleet>,
     guide: Guide,
+    decisions: Decisions,
     metrics: Arc<Metrics>,
     quiet: Quiet,
 }
@@ -70,6 +73,7 @@ impl Relay {
         Self {
             fleet: ArcSwap::from_pointee(fleet),
             guide,
+            decisions: Decisions::default(),
             metrics,
             quiet: Quiet::default(),
         }
@@ -100,45 +104,57 @@ impl Relay {
         }
         let client_is = self.guide.key.address(client.source);
         let patience = Patience::new(client.time, client.deadline);
-        let mut tried = false;
-        for host in self.order(&fleet, client_is) {
+        let (reason, order) = self.order(&fleet, client_is);
+        let mut tried = Tried::new();
+        let has_failed = |tried: &Tried| tried.iter().any(|(_, ended)| *ended == Ended::Failed);
+        for (host, warm) in order {
             let now = Instant::now();
             if now >= client.deadline {
                 break;
             }
             if !host.begin(now) {
+                tried.push((Arc::clone(&host.name), Ended::PassedBy));
                 continue;
             }
-            if tried {
+            if has_failed(&tried) {
                 self.metrics.retries.inc();
             }
-            tried = true;
-            if let Attempt::Reply(reply) = host.call(call, patience).await {
+            let attempt = host.call(call, patience).await;
+            let ended = match attempt {
+                Attempt::Reply(_) => Ended::Answered,
+                Attempt::Failed => Ended::Failed,
+            };
+            tried.push((Arc::clone(&host.name), ended));
+            if let Attempt::Reply(reply) = attempt {
+                self.decisions.note(client_is, wall_clock(), reason, tried);
                 if counts(&fleet, &reply) {
                     let (host, at) = (host.config.name.clone(), wall_clock());
                     self.guide.queue.offer(Answered {
                         client: client_is,
                         host,
                         at,
+                        warm,
                     });
                 }
                 return Outcome::Answer(self.answer(&fleet, reply));
             }
         }
-        self.no_host(fleet.when_no_host, tried)
+        let failed = has_failed(&tried);
+        self.decisions.note(client_is, wall_clock(), reason, tried);
+        self.no_host(fleet.when_no_host, failed)
     }
 
-    /// The hosts to try for a client, first to last.
-    fn order<'f>(&self, fleet: &'f Fleet, client: Pseudonym) -> SmallVec<[&'f LicensedHost; 8]> {
+    /// The hosts to try for a client, first to last, and whether each is believed to be warm; why the first is the first.
+    fn order<'f>(&self, fleet: &'f Fleet, client: Pseudonym) -> (Reason, SmallVec<[(&'f LicensedHost, bool); 8]>) {
         let snapshot = self.guide.view.load();
         let decision = snapshot.decide(fleet.healths(&snapshot.fleet), client, wall_clock());
         self.metrics.routed(decision.reason);
         tracing::debug!(%client, reason = decision.reason.as_str(), "{}", decision.reason.sentence());
-        decision
+        let hosts = decision
             .order
             .iter()
-            .filter_map(|tried| fleet.host(&snapshot.fleet, tried.host))
-            .collect()
+            .filter_map(|tried| Some((fleet.host(&snapshot.fleet, tried.host)?, tried.warm)));
+        (decision.reason, hosts.collect())
     }
 
     /// The fleet as routing sees it.
@@ -147,11 +163,15 @@ impl Relay {
         snapshot.status(fleet.healths(&snapshot.fleet), wall_clock())
     }
 
-    /// Why a client of this address would go where it would go now.
+    /// Why a client of this address would go where it would go now, and what became of its last request here.
     pub fn explain(&self, source: IpAddr) -> Explanation {
         let (fleet, snapshot) = (self.fleet.load(), self.guide.view.load());
         let client = self.guide.key.address(source.to_canonical());
-        snapshot.explain(fleet.healths(&snapshot.fleet), client, wall_clock())
+        let now = wall_clock();
+        Explanation {
+            last_decision: self.decisions.last(client, now),
+            ..snapshot.explain(fleet.healths(&snapshot.fleet), client, now)
+        }
     }
 
     fn answer(&self, fleet: &Fleet, reply: Reply) -> Answer {

@@ -11,7 +11,8 @@
 //! 1. No counts are known, or the policy says so: the preference order.
 //! 2. No eligible host is warm: all clients to the highest count.
 //! 3. The client's own host, the first of the active set in its hash order, is warm: there.
-//! 4. It is cold, and the client renews a licence that a warm host gave: there too. It loses nothing by a low count.
+//! 4. It is cold, and the client renews a licence: its last host was warm when it answered. There too. It loses nothing by
+//!    a low count.
 //! 5. Anyone else to a warm host; cold hosts come last.
 //!
 //! A client that asks again within a day of its last answer was probably not activated by it (a host that lost its
@@ -48,6 +49,8 @@ pub struct LastAnswer {
     pub host: Option<usize>,
     /// When.
     pub at: Millis,
+    /// Whether that host was believed to be warm then.
+    pub warm: bool,
     /// Requests within 24 hours of it.
     pub asks_today: u8,
 }
@@ -68,6 +71,8 @@ pub struct Try {
     pub host: usize,
     /// Why it stands here.
     pub place: Place,
+    /// Whether it is believed to be warm: then its answer is a licence.
+    pub warm: bool,
 }
 
 /// What a client's history says of it.
@@ -95,6 +100,7 @@ pub(super) fn decide_with(fleet: &Fleet, standings: &[Standing], client: &Client
 
     let mut order = Order {
         fleet,
+        standings,
         decision: Decision {
             reason: Reason::NoHost,
             order: SmallVec::new(),
@@ -102,11 +108,11 @@ pub(super) fn decide_with(fleet: &Fleet, standings: &[Standing], client: &Client
     };
     if fleet.policy == Policy::Preference || fleet.knowledge == Knowledge::PreferenceOrder {
         order.all(fleet.eligible(standings).filter(usable), Place::Preference);
-        return order.finish(standings, Reason::PreferenceOrder);
+        return order.finish(Reason::PreferenceOrder);
     }
     if !fleet.by_preference.iter().any(warm) {
         order.all(fleet.by_count(standings).into_iter().filter(usable), Place::LowerCount);
-        return order.finish(standings, Reason::HighestCount);
+        return order.finish(Reason::HighestCount);
     }
 
     let members = hash_order(fleet, standings, client.pseudonym);
@@ -118,14 +124,14 @@ pub(super) fn decide_with(fleet: &Fleet, standings: &[Standing], client: &Client
             .copied()
             .filter(|at| usable(at) && !members.contains(at))
     };
-    let kind = client.kind(fleet, standings, now);
+    let kind = client.kind(fleet, now);
 
     if let Kind::AskedToday { again: true } = kind
         && let Some(next) = next_warm(client, active().chain(outside()).filter(warm))
     {
         order.push(next, Place::Chosen);
         order.warm_first(active(), outside(), warm);
-        return order.finish(standings, Reason::RetryElsewhere);
+        return order.finish(Reason::RetryElsewhere);
     }
     let reason = match (active().next(), kind) {
         (None, _) => Reason::Standby,
@@ -146,7 +152,7 @@ pub(super) fn decide_with(fleet: &Fleet, standings: &[Standing], client: &Client
         order.all(active(), Place::NextInHashOrder);
     }
     order.warm_first(active(), outside(), warm);
-    order.finish(standings, reason)
+    order.finish(reason)
 }
 
 /// The active set in the client's hash order, ejected hosts too.
@@ -180,10 +186,9 @@ fn next_warm(client: &Client, warm: impl Iterator<Item = usize>) -> Option<usize
 }
 
 impl Client {
-    fn kind(&self, fleet: &Fleet, standings: &[Standing], now: Millis) -> Kind {
+    fn kind(&self, fleet: &Fleet, now: Millis) -> Kind {
         let Some(last) = self.last else { return Kind::FirstTime };
         let ago = now.0.saturating_sub(last.at.0);
-        let host = last.host.and_then(|at| standings.get(at));
         if ago < CONTENT_AFTER_MS {
             return if last.asks_today > fleet.shared_address_asks {
                 Kind::SharedAddress
@@ -193,27 +198,27 @@ impl Client {
                 }
             };
         }
-        // Whether that host is well now does not matter: it was warm when it answered.
-        if host.is_some_and(|host| host.warm) {
-            Kind::Renewal
-        } else {
-            Kind::LastAnswerCold
-        }
+        // What that host is now does not matter. One that has become warm since told this client a count below N, and it
+        // may have slept from then until now.
+        if last.warm { Kind::Renewal } else { Kind::LastAnswerCold }
     }
 }
 
 /// Collects hosts to try, each once.
 struct Order<'f> {
     fleet: &'f Fleet,
+    standings: &'f [Standing],
     decision: Decision,
 }
 
 impl Order<'_> {
     fn push(&mut self, host: usize, place: Place) {
+        let warm = self.standings.get(host).is_some_and(|standing| standing.warm)
+            && self.fleet.knowledge != Knowledge::PreferenceOrder;
         let order = &mut self.decision.order;
         if !order.iter().any(|tried| tried.host == host) {
             let place = if order.is_empty() { Place::Chosen } else { place };
-            order.push(Try { host, place });
+            order.push(Try { host, place, warm });
         }
     }
 
@@ -235,8 +240,8 @@ impl Order<'_> {
     }
 
     /// Adds the reserve.
-    fn finish(mut self, standings: &[Standing], reason: Reason) -> Decision {
-        let fleet = self.fleet;
+    fn finish(mut self, reason: Reason) -> Decision {
+        let (fleet, standings) = (self.fleet, self.standings);
         let reserve = |at: &usize| {
             standings
                 .get(*at)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::config::Policy;
 use super::decide::decide_with;
 use super::fleet::Health;
-use super::reason::{CountSource, HostState, Knowledge, Place, Reason};
+use super::reason::{ClientSource, CountSource, Ended, HostState, Knowledge, Place, Reason};
 use super::view::Snapshot;
 use crate::ledger::{Millis, Pseudonym};
 
@@ -25,6 +25,9 @@ pub struct RoutingStatus {
     pub read_seconds_ago: Option<u64>,
     /// D, distinct clients within 30 days.
     pub distinct_clients: u64,
+    /// What D counts.
+    #[serde(default)]
+    pub clients_from: ClientSource,
     /// N, the largest required count.
     pub required_count: u32,
     /// Hosts in the active set.
@@ -62,7 +65,10 @@ pub struct Explanation {
     /// What is known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_answer: Option<LastAnswerShown>,
-    /// Why the first host is the first.
+    /// What became of its last request at this replica; none if that is not remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_decision: Option<LastDecision>,
+    /// Why the first host is the first, if it asks now.
     pub reason: Reason,
     /// The same in a sentence.
     pub because: String,
@@ -81,8 +87,47 @@ pub struct LastAnswerShown {
     pub host: Option<String>,
     /// Seconds since.
     pub seconds_ago: u64,
+    /// Whether that host was believed to be warm then.
+    #[serde(default)]
+    pub warm: bool,
     /// Requests within 24 hours of it.
     pub asks_today: u8,
+}
+
+/// What became of a client's last request at a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDecision {
+    /// Seconds since.
+    pub seconds_ago: u64,
+    /// Why the first host was the first.
+    pub reason: Reason,
+    /// The same in a sentence.
+    pub because: String,
+    /// The hosts that were tried, first to last.
+    pub tried: Vec<TriedHost>,
+}
+
+/// A host that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TriedHost {
+    /// Its name.
+    pub host: String,
+    /// How the request ended there.
+    pub ended: Ended,
+}
+
+impl LastDecision {
+    /// A decision of `at`, told at `now`.
+    pub(crate) fn new(at: Millis, now: Millis, reason: Reason, tried: Vec<TriedHost>) -> Self {
+        Self {
+            seconds_ago: seconds(at, now),
+            reason,
+            because: reason.sentence().to_owned(),
+            tried,
+        }
+    }
 }
 
 /// A host to try.
@@ -117,6 +162,7 @@ impl Snapshot {
             knowledge: fleet.knowledge,
             read_seconds_ago: self.read_at.map(|read| seconds(read, now)),
             distinct_clients: fleet.distinct_clients,
+            clients_from: fleet.clients_from,
             required_count: fleet.required,
             active_set: members.map(|(host, _)| host.name.clone()).collect(),
             clients_known: self.clients_known(),
@@ -142,8 +188,10 @@ impl Snapshot {
             last_answer: client.last.map(|last| LastAnswerShown {
                 host: last.host.and_then(name),
                 seconds_ago: seconds(last.at, now),
+                warm: last.warm,
                 asks_today: last.asks_today,
             }),
+            last_decision: None,
             reason: decision.reason,
             because: decision.reason.sentence().to_owned(),
             order: steps.collect(),
@@ -160,13 +208,14 @@ impl fmt::Display for RoutingStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             distinct_clients,
+            clients_from,
             required_count,
             knowledge,
             ..
         } = self;
         writeln!(
             f,
-            "{}; {distinct_clients} distinct clients in 30 days, N = {required_count}",
+            "{}; {distinct_clients} distinct clients ({clients_from}) in 30 days, N = {required_count}",
             knowledge.sentence()
         )?;
         for host in &self.hosts {
@@ -190,14 +239,26 @@ impl fmt::Display for Explanation {
         match &self.last_answer {
             Some(last) => writeln!(
                 f,
-                "last answered by {} {} ago, {} requests within 24 hours",
+                "last answered by {}, {} then, {} ago, {} requests within 24 hours",
                 last.host.as_deref().unwrap_or("a host that is gone"),
+                if last.warm { "warm" } else { "cold" },
                 age(last.seconds_ago),
                 last.asks_today
             )?,
             None => writeln!(f, "not answered within 30 days")?,
         }
-        writeln!(f, "{}: {}", self.reason, self.because)?;
+        if let Some(last) = &self.last_decision {
+            writeln!(
+                f,
+                "its last request here, {} ago: {}",
+                age(last.seconds_ago),
+                last.reason
+            )?;
+            for TriedHost { host, ended } in &last.tried {
+                writeln!(f, "  {host:<19} {ended}: {}", ended.sentence())?;
+            }
+        }
+        writeln!(f, "now {}: {}", self.reason, self.because)?;
         for (at, step) in (1u32..).zip(&self.order) {
             writeln!(f, "  {at}. {:<16} {}: {}", step.host, step.place, step.because)?;
         }
@@ -245,6 +306,7 @@ mod tests {
             client: client(n),
             host: "kms-1".into(),
             at: Millis(NOW.0 - (n as i64 + 1) * 7_300_000),
+            warm: true,
         });
         ledger
             .answered(&answered.collect::<Vec<_>>())
@@ -264,9 +326,18 @@ mod tests {
         };
         let now = Millis(NOW.0 + 4000);
         let new = view.load().explain(health, client(0xee), now);
-        let renewing = view.load().explain(health, client(21), now);
+        let tried = [("kms-3", Ended::Failed), ("kms-1", Ended::Answered)].map(|(host, ended)| TriedHost {
+            host: host.to_owned(),
+            ended,
+        });
+        let renewing = Explanation {
+            last_decision: Some(LastDecision::new(NOW, now, Reason::FailOver, tried.to_vec())),
+            ..view.load().explain(health, client(21), now)
+        };
         insta::assert_snapshot!(format!("{new}\n{renewing}"));
-        let json = serde_json::to_string(&new).unwrap();
-        assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), new);
+        for explanation in [new, renewing] {
+            let json = serde_json::to_string(&explanation).unwrap();
+            assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explanation);
+        }
     }
 }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::config::{DEFAULT_REQUIRED_COUNT, MixedProductSets, Policy, RoutingConfig};
 use super::hash::HashKey;
-use super::reason::{CountSource, HostState, Knowledge};
+use super::reason::{ClientSource, CountSource, HostState, Knowledge};
 use crate::ledger::{HostFact, HostName, Millis};
 
 /// How long an entry of a host's client table lives, and with it anything a count can prove: 30 days.
@@ -28,6 +28,15 @@ pub struct HostSetup {
     pub fact: Option<HostFact>,
     /// Clients within 30 days that it answered last, as the relays saw them.
     pub seen: u64,
+}
+
+/// Distinct clients within 30 days, counted in two ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DistinctClients {
+    /// Source addresses that the relays saw.
+    pub addresses: u64,
+    /// Machines in the events that were read from licensed hosts.
+    pub machines: u64,
 }
 
 /// A licensed host with what is believed of it.
@@ -68,6 +77,8 @@ pub struct Fleet {
     pub hosts: Vec<Host>,
     /// D, distinct clients within 30 days.
     pub distinct_clients: u64,
+    /// What D counts.
+    pub clients_from: ClientSource,
     /// N, the largest required count.
     pub required: u32,
     /// How far the counts can be trusted.
@@ -94,12 +105,25 @@ pub struct Standing {
     pub eligible: bool,
 }
 
+impl DistinctClients {
+    /// D. An address may stand for many machines (NAT), and events may be read from some hosts only, or not yet: either
+    /// number can be too low. One that is too high, as where machines change their addresses, costs a second request now
+    /// and then, but nobody's activation.
+    fn larger(self) -> (u64, ClientSource) {
+        if self.machines > self.addresses {
+            (self.machines, ClientSource::Machines)
+        } else {
+            (self.addresses, ClientSource::Addresses)
+        }
+    }
+}
+
 impl Fleet {
     /// Puts together what is known at `now`.
     pub fn new(
         config: &RoutingConfig,
         hosts: &[HostSetup],
-        distinct_clients: u64,
+        distinct: DistinctClients,
         knowledge: Knowledge,
         now: Millis,
     ) -> Self {
@@ -117,7 +141,14 @@ impl Fleet {
             products.dedup();
             (!products.is_empty()).then_some(products)
         };
-        let pool = by_preference.iter().filter_map(|at| stated(hosts.get(*at)?)).next();
+        // A host that activates nobody has no say in what the others are to carry.
+        let licensed = |host: &HostSetup| host.fact.as_ref().and_then(|fact| fact.licensed).unwrap_or(true);
+        let by_say = by_preference.iter().filter_map(|at| hosts.get(*at));
+        let pool = by_say
+            .clone()
+            .filter(|host| licensed(host) && host.weight > 0)
+            .chain(by_say.filter(|host| licensed(host)))
+            .find_map(stated);
         let accept = config.mixed_product_sets == MixedProductSets::Accept;
         let believed = hosts.iter().map(|host| {
             let (count, count_from) = believed_count(host, config.facts_fresh_for.get(), now);
@@ -128,13 +159,15 @@ impl Fleet {
                 weight: host.weight,
                 count: count.min(required.saturating_mul(2)),
                 count_from,
-                licensed: host.fact.as_ref().and_then(|fact| fact.licensed).unwrap_or(true),
+                licensed: licensed(host),
                 same_products: accept || stated(host).is_none_or(|products| Some(products) == pool),
             }
         });
+        let (distinct_clients, clients_from) = distinct.larger();
         Self {
             hosts: believed.collect(),
             distinct_clients,
+            clients_from,
             required,
             knowledge,
             policy: config.policy,

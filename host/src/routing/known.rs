@@ -27,6 +27,7 @@ const SMALL: usize = 1024;
 #[derive(Debug, Clone, Copy)]
 struct Answer {
     host: u16,
+    warm: bool,
     asks_today: u8,
     at: Millis,
 }
@@ -41,6 +42,7 @@ pub(super) struct Known {
     full_read_at: Option<Millis>,
     missing: Missing,
     pub(super) distinct_clients: u64,
+    pub(super) distinct_machines: u64,
     pub(super) clients_by_host: Vec<(HostName, u64)>,
     pub(super) facts: Vec<(HostName, HostFact)>,
     names: Vec<HostName>,
@@ -85,6 +87,7 @@ impl Known {
     /// Takes in what a read that was begun at `now` with `since` brought. Keeps `most` clients.
     pub(super) fn absorb(&mut self, read: RoutesRead, since: Millis, now: Millis, most: usize) {
         self.distinct_clients = read.distinct_clients;
+        self.distinct_machines = read.distinct_machines;
         self.clients_by_host = read.clients_by_host;
         self.facts = read.facts;
         self.read_at = Some(now);
@@ -101,6 +104,7 @@ impl Known {
                 route.client,
                 Answer {
                     host,
+                    warm: route.warm,
                     asks_today: route.asks_today,
                     at: route.at,
                 },
@@ -155,6 +159,7 @@ impl Answered {
         Some(LastAnswer {
             host,
             at: answer.at,
+            warm: answer.warm,
             asks_today: answer.asks_today,
         })
     }

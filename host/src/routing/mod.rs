@@ -24,9 +24,9 @@ pub mod view;
 
 pub use config::{MixedProductSets, Policy, RoutingConfig};
 pub use decide::{Client, Decision, LastAnswer, Try, decide};
-pub use explain::{Explanation, RoutingStatus};
-pub use fleet::{Fleet, Health, Host, HostSetup, Standing};
-pub use reason::{CountSource, HostState, Knowledge, Place, Reason};
+pub use explain::{Explanation, LastDecision, RoutingStatus, TriedHost};
+pub use fleet::{DistinctClients, Fleet, Health, Host, HostSetup, Standing};
+pub use reason::{ClientSource, CountSource, Ended, HostState, Knowledge, Place, Reason};
 pub use view::{Snapshot, View, refresh};
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::hash::{HashKey, Score};
 use super::*;
 use crate::ledger::{HostFact, Millis, Pseudonym};
 
@@ -23,7 +24,11 @@ struct Case {
 
 impl Case {
     fn fleet(&self) -> Fleet {
-        Fleet::new(&self.config, &self.hosts, self.distinct, self.knowledge, NOW)
+        let distinct = DistinctClients {
+            addresses: self.distinct,
+            machines: 0,
+        };
+        Fleet::new(&self.config, &self.hosts, distinct, self.knowledge, NOW)
     }
 
     fn health(&self, at: usize) -> Health {
@@ -107,6 +112,7 @@ fn cases() -> impl Strategy<Value = Case> {
         any::<prop::sample::Index>(),
         prop::bool::weighted(0.9),
         0..31 * DAY,
+        any::<bool>(),
         0u8..30,
     );
     let knowledge = prop_oneof![6 => Just(Knowledge::Fresh), 2 => Just(Knowledge::LastKnown), 1 => Just(Knowledge::PreferenceOrder)];
@@ -127,9 +133,10 @@ fn cases() -> impl Strategy<Value = Case> {
                 (any::<[u8; 16]>(), prop::option::of(last.clone())).prop_map(move |(pseudonym, last)| Case {
                     client: Client {
                         pseudonym: Pseudonym(pseudonym),
-                        last: last.map(|(host, known, ago, asks_today)| LastAnswer {
+                        last: last.map(|(host, known, ago, warm, asks_today)| LastAnswer {
                             host: known.then(|| host.index(hosts.len())),
                             at: Millis(NOW.0 - ago),
+                            warm,
                             asks_today,
                         }),
                     },
@@ -213,9 +220,8 @@ proptest! {
         let warm = |at: usize| standings[at].warm && standings[at].eligible && case.hosts[at].weight > 0;
         prop_assume!((0..case.hosts.len()).any(warm));
         let decision = case.decide();
-        let renews = case.client.last.is_some_and(|last| {
-            NOW.0 - last.at.0 >= DAY && last.host.is_some_and(|at| standings[at].warm)
-        });
+        // Not whether that host is warm now: it may have become so since, while this client slept.
+        let renews = case.client.last.is_some_and(|last| NOW.0 - last.at.0 >= DAY && last.warm);
         if !renews {
             let warm_hosts = (0..case.hosts.len()).filter(|at| warm(*at)).count();
             // All warm hosts come before all cold ones, in fail-over too.
@@ -340,6 +346,49 @@ proptest! {
         prop_assert!(changes <= 1, "{changes} changes");
     }
 
+    /// A host whose count swings around N keeps the clients that renew; only those that may hold no licence go elsewhere
+    /// while it is below, and each of them to a warm host.
+    #[test]
+    fn a_count_that_swings_around_the_required_one_moves_no_client_that_renews(
+        swings in 0usize..3, client: [u8; 16], ago in DAY..30 * DAY, warm: bool,
+    ) {
+        let mut case = warm_hosts(&[1, 1, 1]);
+        case.client.pseudonym = Pseudonym(client);
+        let at = Millis(NOW.0 - ago);
+        case.client.last = Some(LastAnswer { host: Some(swings), at, warm, asks_today: 0 });
+        let mut first = |seen| {
+            case.hosts[swings].seen = seen;
+            case.decide().order[0].host
+        };
+        let (above, below) = (first(5), first(4));
+        prop_assert_eq!(above, first(5));
+        if warm || above != swings {
+            prop_assert_eq!(above, below);
+        } else {
+            prop_assert!(below != swings, "a client that may hold no licence stays at a cold host");
+        }
+    }
+
+    /// However often a host fails and comes back: as long as each ejection is shorter than `promoteAfter`, no other host
+    /// takes its place.
+    #[test]
+    fn short_ejections_never_change_the_active_set(
+        ejected in prop::collection::vec(prop::option::of(0u64..300), 1..50), out in 0usize..3, distinct in 0u64..40,
+    ) {
+        let mut case = warm_hosts(&[1, 1, 1]);
+        case.distinct = distinct;
+        let members = |lasting: Option<u64>| -> Vec<bool> {
+            let health = |at: usize| match lasting.filter(|_| at == out) {
+                Some(seconds) => Health::Ejected { lasting: Duration::from_secs(seconds) },
+                None => Health::Well,
+            };
+            case.fleet().standings(health).iter().map(|standing| standing.member).collect()
+        };
+        for lasting in ejected {
+            prop_assert_eq!(members(lasting), members(None));
+        }
+    }
+
     #[test]
     fn what_a_host_reports_stands_against_what_relays_saw(reported in 0u32..50, seen in 0u64..50, age in 0..2 * 3600 * 1000i64) {
         let mut case = warm_hosts(&[1]);
@@ -375,6 +424,7 @@ fn a_client_that_asks_again_within_a_day_goes_to_the_next_warm_host() {
         case.client.last = Some(LastAnswer {
             host: Some(host),
             at: Millis(NOW.0 - minutes * 60_000),
+            warm: true,
             asks_today: 1,
         });
         let decision = case.decide();
@@ -409,4 +459,41 @@ fn a_short_ejection_promotes_nobody_and_a_long_one_does() {
     };
     assert_eq!(states(10), (true, HostState::Cold));
     assert_eq!(states(600), (false, HostState::Warming));
+}
+
+#[test]
+fn a_client_that_was_told_too_low_and_slept_is_no_renewal_though_its_host_is_warm_by_now() {
+    let mut case = warm_hosts(&[1, 1]);
+    // The second host is cold, and the client belongs to it.
+    case.hosts[1].seen = 0;
+    let belongs = |case: &Case| Score::new(HashKey::of("kms-1"), 1, case.client.pseudonym);
+    let other = |case: &Case| Score::new(HashKey::of("kms-0"), 1, case.client.pseudonym);
+    while belongs(&case) < other(&case) {
+        case.client.pseudonym.0[0] += 1;
+    }
+    for (warm, reason, first) in [(false, Reason::LastAnswerCold, 0), (true, Reason::WarmsUp, 1)] {
+        case.client.last = Some(LastAnswer {
+            host: Some(0),
+            at: Millis(NOW.0 - 3 * DAY),
+            warm,
+            asks_today: 0,
+        });
+        let decision = case.decide();
+        assert_eq!((decision.reason, decision.order[0].host), (reason, first));
+    }
+}
+
+#[test]
+fn a_host_without_a_licence_does_not_say_which_products_the_others_are_to_carry() {
+    let mut case = warm_hosts(&[1, 1]);
+    case.hosts[0].products = vec!["Office2016".to_owned()];
+    case.hosts[1].products = vec!["OfficeLTSC2024".to_owned()];
+    assert_eq!(case.names(&case.decide()), ["kms-0"]);
+    case.hosts[0].fact = Some(HostFact {
+        read_at: NOW,
+        current_count: None,
+        required_count: None,
+        licensed: Some(false),
+    });
+    assert_eq!(case.names(&case.decide()), ["kms-1"]);
 }

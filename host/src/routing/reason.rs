@@ -135,6 +135,34 @@ words! {
     }
 }
 
+words! {
+    /// How a request ended at a host.
+    Ended {
+        /// The host answered.
+        Answered = "answered", "answered the client";
+        /// It did not.
+        Failed = "failed", "did not answer, so the next was asked";
+        /// It was not asked.
+        PassedBy = "passedBy", "was not asked: it had been ejected in the meantime";
+    }
+}
+
+words! {
+    /// What the number of distinct clients counts.
+    ClientSource {
+        /// Source addresses.
+        Addresses = "addresses", "source addresses that the relays saw";
+        /// Machines.
+        Machines = "machines", "client machine IDs in the events that were read from licensed hosts";
+    }
+}
+
+impl Default for ClientSource {
+    fn default() -> Self {
+        Self::Addresses
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,7 +175,9 @@ mod tests {
             .chain(HostState::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
             .chain(Place::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
             .chain(Knowledge::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
-            .chain(CountSource::ALL.iter().map(|word| row(word.as_str(), word.sentence())));
+            .chain(CountSource::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
+            .chain(Ended::ALL.iter().map(|word| row(word.as_str(), word.sentence())))
+            .chain(ClientSource::ALL.iter().map(|word| row(word.as_str(), word.sentence())));
         for row in rows {
             assert!(guide.contains(&row), "docs/routing.md lacks {row}");
         }

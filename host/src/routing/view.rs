@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::RoutingConfig;
 use super::decide::{Client, Decision, decide};
-use super::fleet::{Fleet, Health, HostSetup};
+use super::fleet::{DistinctClients, Fleet, Health, HostSetup};
 use super::known::{Answered, Known};
 use super::reason::{HostState, Knowledge};
 use crate::config::LicensedHostConfig;
@@ -131,7 +131,10 @@ impl Sources {
             fleet: Fleet::new(
                 &self.config,
                 &hosts,
-                self.known.distinct_clients,
+                DistinctClients {
+                    addresses: self.known.distinct_clients,
+                    machines: self.known.distinct_machines,
+                },
                 self.knowledge(now),
                 now,
             ),

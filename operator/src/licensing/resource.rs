@@ -458,7 +458,9 @@ async fn counts_of(ledger: &dyn Ledger, spec: &OfficeKmsHostSpec, now: i64, outc
         let verdict = Verdict::of_count("the rehearsal host", current, required);
         outcome.conditions.push(("ThresholdMet", verdict));
     }
-    routes.ok().map(|routes| routes.distinct_clients)
+    routes
+        .ok()
+        .map(|routes| routes.distinct_clients.max(routes.distinct_machines))
 }
 
 /// Recognises a change of anything that a visit depends on.

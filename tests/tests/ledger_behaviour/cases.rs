@@ -17,7 +17,7 @@ const WINDOWS: Uuid = Uuid::from_u128(2);
 
 type Case = for<'a> fn(&'a Place) -> BoxFuture<'a, ()>;
 
-const CASES: [(&str, Case); 18] = [
+const CASES: [(&str, Case); 20] = [
     ("distinct clients are counted for each application", |place| {
         distinct(place).boxed()
     }),
@@ -46,6 +46,10 @@ const CASES: [(&str, Case); 18] = [
     }),
     ("an observation written twice counts as two asks", |place| {
         twice(place).boxed()
+    }),
+    ("an answer tells whether its host was warm", |place| warm(place).boxed()),
+    ("machines of events are counted for thirty days", |place| {
+        machines(place).boxed()
     }),
     ("only what changed is read", |place| changed(place).boxed()),
     ("a route lives thirty days", |place| routes_expire(place).boxed()),
@@ -91,6 +95,7 @@ fn answered(n: u32, host: &str, at: i64) -> Answered {
         client: client(n),
         host: host.to_owned(),
         at: Millis(at),
+        warm: true,
     }
 }
 
@@ -411,6 +416,57 @@ async fn twice(place: &Place) {
         ledger.answered(&many).await.unwrap();
     }
     assert_eq!(asks(NOW.0 + 60 * HOUR).await, 255);
+}
+
+async fn warm(place: &Place) {
+    let ledger = place.ledger();
+    let told = async |warm: bool, later: i64| {
+        let answered = Answered {
+            warm,
+            ..answered(1, "kms1", NOW.0 + later)
+        };
+        ledger.answered(&[answered]).await.unwrap();
+        let read = ledger.routes(Millis(0), Millis(NOW.0 + 9)).await.unwrap();
+        assert_eq!(read.clients_by_host, hosts(&[("kms1", 1)]));
+        read.changed[0].warm
+    };
+    assert!(!told(false, 0).await);
+    assert!(told(true, 1).await, "the same host, by now warm");
+    assert!(told(false, 0).await, "an old observation");
+    assert!(told(false, 1).await, "one of the same time");
+    assert!(!told(false, 2).await);
+}
+
+async fn machines(place: &Place) {
+    let ledger = place.ledger();
+    let distinct = async |now: i64| {
+        let read = ledger.routes(Millis(0), Millis(now)).await.unwrap();
+        assert_eq!((read.distinct_clients, read.changed), (0, vec![]), "no relay saw them");
+        read.distinct_machines
+    };
+    assert_eq!(distinct(NOW.0).await, 0);
+    let refused = Event {
+        hresult: 0xC004_F042,
+        ..event(9, NOW)
+    };
+    let later = Millis(NOW.0 + DAY);
+    ledger
+        .append_events(&[event(1, NOW), event(2, later), event(1, NOW), refused.clone()])
+        .await
+        .unwrap();
+    ledger.refused(&[(OFFICE, refused)]).await.unwrap();
+    assert_eq!(distinct(later.0).await, 2);
+    // Machine 1 asked last when the day began, though that is read late.
+    ledger.append_events(&[event(2, NOW)]).await.unwrap();
+    assert_eq!(distinct(NOW.0 + 30 * DAY - 1).await, 2);
+    assert_eq!(distinct(NOW.0 + 30 * DAY).await, 1);
+    let many: Vec<_> = (10..2510).map(|n| event(n, NOW)).collect();
+    for events in many.chunks(500) {
+        ledger.append_events(events).await.unwrap();
+    }
+    assert_eq!(distinct(NOW.0 + 30 * DAY - 1).await, 2501);
+    assert_eq!(distinct(NOW.0 + 30 * DAY).await, 1);
+    assert_eq!(distinct(NOW.0 + 31 * DAY).await, 0);
 }
 
 async fn changed(place: &Place) {

@@ -112,6 +112,7 @@ async fn follows_the_rule(place: &Place, steps: Vec<Step>) -> Result<(), TestCas
                         client: key().machine(&cmid(n)),
                         host: format!("kms{host}"),
                         at: Millis(now + later),
+                        warm: later % 2 == 0,
                     })
                     .collect();
                 ledger.answered(&batch).await.unwrap();

@@ -1,7 +1,6 @@
 -- Writes which licensed host answered which client.
 -- KEYS: seen (client by time of its last answer), answers (client to record), hosts (host to number of its clients)
--- ARGV: for each answer: client, host, time ms
--- A record is: latest hour asked (i32, big-endian) | 24 hourly counters | host. asks.rs explains the counters.
+-- ARGV: for each answer: client, host, time ms, + if the host was believed to be warm, else -
 -- The three keys are one thing: where a store that evicts took one of them, the others are of no use and go too.
 local HOUR_MS = 3600000
 local present = redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3])
@@ -11,13 +10,14 @@ local function one_less(host)
   if redis.call('HINCRBY', KEYS[3], host, -1) <= 0 then redis.call('HDEL', KEYS[3], host) end
 end
 
-for i = 1, #ARGV, 3 do
+for i = 1, #ARGV, 4 do
   local client, host, at = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local hour = math.floor(at / HOUR_MS)
   local before = redis.call('HGET', KEYS[2], client)
-  local latest, counters, answered_by = hour, nil, nil
+  local latest, counters, answered_by, sign = hour, nil, nil, ''
   if before and #before > 28 then
-    latest, counters, answered_by = struct.unpack('>i4', before), {string.byte(before, 5, 28)}, string.sub(before, 29)
+    latest, counters, answered_by = struct.unpack('>i4', before), {string.byte(before, 5, 28)}, host_of(before)
+    sign = string.sub(before, 29, -1 - #answered_by)
   else
     counters = {}
     for slot = 1, 24 do counters[slot] = 0 end
@@ -29,12 +29,16 @@ for i = 1, #ARGV, 3 do
     counters[slot] = math.min(counters[slot] + 1, 255)
   end
   local later = redis.call('ZADD', KEYS[1], 'GT', 'CH', ARGV[i + 2], client) == 1
-  if (later or not answered_by) and host ~= answered_by then
-    if answered_by then one_less(answered_by) end
-    redis.call('HINCRBY', KEYS[3], host, 1)
-    answered_by = host
+  if later or not answered_by then
+    sign = ARGV[i + 3]
+    if host ~= answered_by then
+      if answered_by then one_less(answered_by) end
+      redis.call('HINCRBY', KEYS[3], host, 1)
+      answered_by = host
+    end
   end
-  redis.call('HSET', KEYS[2], client, struct.pack('>i4', latest) .. string.char(unpack(counters)) .. answered_by)
+  local asked = struct.pack('>i4', latest) .. string.char(unpack(counters))
+  redis.call('HSET', KEYS[2], client, asked .. sign .. answered_by)
 end
 
 local beyond = redis.call('ZCARD', KEYS[1]) - ROUTES_KEPT
@@ -42,7 +46,7 @@ if beyond > 0 then
   for _, client in ipairs(redis.call('ZRANGE', KEYS[1], 0, beyond - 1)) do
     local record = redis.call('HGET', KEYS[2], client)
     if record then
-      one_less(string.sub(record, 29))
+      one_less(host_of(record))
       redis.call('HDEL', KEYS[2], client)
     end
   end

@@ -11,8 +11,9 @@
 //! | `totals:APPLICATION` | hash | `n` the largest N, `total`, `failed`, `s0`..`s6` |
 //! | `events` | stream | `e`: a sealed event |
 //! | `seen` | sorted set | pseudonym by time of its last answer from a licensed host, ms |
-//! | `answers` | hash | pseudonym to hourly counters and the host that answered last |
+//! | `answers` | hash | pseudonym to hourly counters and the host that answered last, warm or not |
 //! | `hosts` | hash | licensed host to the number of clients that it answered last |
+//! | `machines` | sorted set | pseudonym of a machine by time of its last request in a licensed host's events, ms |
 //! | `facts` | hash | licensed host to what was read from it, JSON |
 //!
 //! The rights that the user needs are those of `docs/examples/ledger-user.acl`.
@@ -41,6 +42,13 @@ use crate::sealing;
 
 /// Clients read in one call of [`Ledger::routes`], at first.
 const PAGE: usize = 2000;
+
+/// Signs in front of a host's name in a client's record: whether the host was believed to be warm.
+const WARM: &str = "+";
+const COLD: &str = "-";
+
+/// What `routes.lua` returns.
+type RoutesRow = (u64, u64, u64, BTreeMap<HostName, u64>, BTreeMap<HostName, String>);
 
 /// A ledger in Redis. Connects in the background, for as long as it lives.
 #[derive(Debug)]
@@ -108,14 +116,26 @@ impl RedisLedger {
         Ok(counts.into_iter().map(verdict).collect())
     }
 
-    async fn write_refused(&self, failed: BTreeMap<Uuid, u64>, events: Vec<&Event>) -> Result<(), LedgerError> {
+    async fn write_refused(
+        &self,
+        failed: BTreeMap<Uuid, u64>,
+        machines: Vec<(Pseudonym, Millis)>,
+        events: Vec<&Event>,
+    ) -> Result<(), LedgerError> {
         let mut script = self.scripts.refused.key(self.name("applications"));
-        script.key(self.name("events")).arg(failed.len());
+        script
+            .key(self.name("events"))
+            .key(self.name("machines"))
+            .arg(failed.len());
         for (application, requests) in &failed {
             script
                 .key(self.of("totals", application))
                 .arg(application.to_string())
                 .arg(*requests);
+        }
+        script.arg(machines.len());
+        for (machine, at) in machines {
+            script.arg(&machine.0).arg(at.0);
         }
         for event in events {
             script.arg(self.seal(event)?);
@@ -126,8 +146,9 @@ impl RedisLedger {
     async fn write_answered(&self, batch: &[Answered]) -> Result<(), LedgerError> {
         let mut script = self.scripts.answered.key(self.name("seen"));
         script.key(self.name("answers")).key(self.name("hosts"));
-        for Answered { client, host, at } in batch {
-            script.arg(&client.0).arg(host).arg(at.0);
+        for Answered { client, host, at, warm } in batch {
+            let sign = if *warm { WARM } else { COLD };
+            script.arg(&client.0).arg(host).arg(at.0).arg(sign);
         }
         self.done(&script).await
     }
@@ -137,16 +158,17 @@ impl RedisLedger {
         script
             .key(self.name("answers"))
             .key(self.name("hosts"))
-            .key(self.name("facts"));
+            .key(self.name("facts"))
+            .key(self.name("machines"));
         script.arg(now.0.saturating_sub(ENTRY_LIFE_MS));
         let mut read = RoutesRead::default();
         loop {
-            let (forgotten, distinct, hosts, facts): (u64, u64, BTreeMap<HostName, u64>, BTreeMap<HostName, String>) =
-                self.link.ask(Ask::Script(&script)).await?;
+            let (forgotten, clients, machines, hosts, facts): RoutesRow = self.link.ask(Ask::Script(&script)).await?;
             if forgotten != 0 {
                 continue;
             }
-            read.distinct_clients = distinct;
+            read.distinct_clients = clients;
+            read.distinct_machines = machines;
             read.clients_by_host = hosts.into_iter().collect();
             // A fact that a newer version wrote in a form unknown here is one that this version cannot use.
             let facts = facts
@@ -269,7 +291,7 @@ impl Ledger for RedisLedger {
         batch
             .iter()
             .for_each(|(application, _)| *failed.entry(*application).or_default() += 1);
-        Box::pin(self.write_refused(failed, batch.iter().map(|(_, event)| event).collect()))
+        Box::pin(self.write_refused(failed, Vec::new(), batch.iter().map(|(_, event)| event).collect()))
     }
 
     fn answered<'a>(&'a self, batch: &'a [Answered]) -> BoxFuture<'a, Result<(), LedgerError>> {
@@ -287,7 +309,12 @@ impl Ledger for RedisLedger {
     }
 
     fn append_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>> {
-        Box::pin(self.write_refused(BTreeMap::new(), events.iter().collect()))
+        // A host that refuses a request does not count its machine.
+        let answered = events.iter().filter(|event| event.hresult == 0);
+        let machines = answered
+            .map(|event| (self.key.machine(&event.cmid), event.at))
+            .collect();
+        Box::pin(self.write_refused(BTreeMap::new(), machines, events.iter().collect()))
     }
 
     fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
@@ -342,14 +369,21 @@ fn seen_at(row: &[Vec<u8>]) -> Option<i64> {
     std::str::from_utf8(row.get(1)?).ok()?.parse().ok()
 }
 
-/// A client's record as `changed.lua` returns it: pseudonym, time, then hourly counters and host.
+/// A client's record as `changed.lua` returns it: pseudonym, time, then hourly counters, sign and host. Without a sign it
+/// was written before there was one.
 fn route(row: &[Vec<u8>], now: Millis) -> Option<Route> {
     let [client, _, record] = row else { return None };
-    let (asks, host) = record.split_first_chunk()?;
+    let (asks, answer) = record.split_first_chunk()?;
+    let (warm, host) = match answer.split_first()? {
+        (sign, host) if [*sign] == *WARM.as_bytes() => (true, host),
+        (sign, host) if [*sign] == *COLD.as_bytes() => (false, host),
+        _ => (false, answer),
+    };
     Some(Route {
         client: Pseudonym(client.as_slice().try_into().ok()?),
         host: String::from_utf8(host.to_vec()).ok()?,
         at: Millis(seen_at(row)?),
+        warm,
         asks_today: Asks::from_stored(asks).today(now),
     })
 }

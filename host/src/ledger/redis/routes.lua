@@ -1,15 +1,18 @@
--- Forgets clients not seen for 30 days, a thousand at once, and reads what is known of the rest together.
--- KEYS: seen, answers, hosts, facts
+-- Forgets clients and machines not seen for 30 days, a thousand of each at once, and reads what is known of the rest
+-- together.
+-- KEYS: seen, answers, hosts, facts, machines
 -- ARGV: the time at or before which a client has expired
--- Returns: clients that were forgotten, distinct clients, hosts and their clients, facts.
+-- Returns: how many were forgotten, distinct clients, distinct machines, hosts and their clients, facts.
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1000)
 for _, client in ipairs(expired) do
   local record = redis.call('HGET', KEYS[2], client)
   if record then
-    local host = string.sub(record, 29)
+    local host = host_of(record)
     if redis.call('HINCRBY', KEYS[3], host, -1) <= 0 then redis.call('HDEL', KEYS[3], host) end
     redis.call('HDEL', KEYS[2], client)
   end
   redis.call('ZREM', KEYS[1], client)
 end
-return {#expired, redis.call('ZCARD', KEYS[1]), redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4])}
+local machines = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', ARGV[1], 'LIMIT', 0, 1000)
+if #machines > 0 then redis.call('ZREM', KEYS[5], unpack(machines)) end
+return {#expired + #machines, redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[5]), redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4])}

@@ -39,12 +39,13 @@ fn whole(body: &str) -> String {
 impl Scripts {
     pub(super) fn new() -> Self {
         let script = |body: &str| Script::new(&whole(body));
+        let on_records = |body: &str| script(&format!("{}{body}", include_str!("record.lua")));
         Self {
             count: Script::new(&count_script()),
             refused: script(include_str!("refused.lua")),
             counts: script(include_str!("counts.lua")),
-            answered: script(include_str!("answered.lua")),
-            routes: script(include_str!("routes.lua")),
+            answered: on_records(include_str!("answered.lua")),
+            routes: on_records(include_str!("routes.lua")),
             changed: script(include_str!("changed.lua")),
         }
     }

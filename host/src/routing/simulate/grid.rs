@@ -1,6 +1,8 @@
 //! Many simulations: every policy over clients, hosts and N.
 
-use super::{Arrivals, Outcome, PolicyName, Scenario, run};
+use std::time::Duration;
+
+use super::{Arrivals, DAY, Outcome, PolicyName, Scenario, SrvTarget, run};
 
 /// What is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,12 @@ pub struct Grid {
     pub required: Vec<u32>,
     /// How clients come.
     pub arrivals: Arrivals,
+    /// Ranks of the hosts in the SRV record ([`Scenario::srv`]).
+    pub srv: Vec<SrvTarget>,
+    /// How long clients are switched off after a first request in vain ([`Scenario::sleeps`]).
+    pub sleeps: Option<Duration>,
+    /// How long is simulated.
+    pub lasts: Duration,
     /// Another seed gives other arrivals and other choices.
     pub seed: u64,
 }
@@ -27,6 +35,9 @@ impl Default for Grid {
             hosts: vec![1, 2, 3, 5],
             required: vec![5, 25],
             arrivals: Arrivals::AtOnce,
+            srv: Vec::new(),
+            sleeps: None,
+            lasts: DAY * 200,
             seed: 1,
         }
     }
@@ -41,6 +52,9 @@ impl Grid {
                 self.clients.iter().flat_map(move |clients| {
                     self.policies.iter().map(move |policy| Scenario {
                         arrivals: self.arrivals,
+                        srv: self.srv.clone(),
+                        sleeps: self.sleeps,
+                        lasts: self.lasts,
                         seed: self.seed,
                         ..Scenario::new(*policy, *clients, *hosts, *required)
                     })

@@ -1,5 +1,8 @@
 //! Simulated licensed hosts.
 
+use std::collections::BTreeMap;
+
+use super::{Scenario, SrvTarget};
 use crate::ledger::counting::ClientTable;
 use crate::ledger::{Millis, Pseudonym};
 
@@ -18,22 +21,27 @@ pub(super) struct SimHost {
     pub(super) from: Millis,
     /// When it dies.
     pub(super) until: Option<Millis>,
+    /// How its SRV record ranks it.
+    pub(super) srv: SrvTarget,
     table: ClientTable,
 }
 
 impl Hosts {
-    pub(super) fn new(hosts: u32, required: u32, dies_at: Option<Millis>, joins_at: Option<Millis>) -> Self {
-        let host = |number: u32, from, until| SimHost {
+    pub(super) fn new(scenario: &Scenario, dies_at: Option<Millis>, joins_at: Option<Millis>) -> Self {
+        let mut ranks = scenario.srv.iter().copied();
+        let mut host = |number: u32, from, until| SimHost {
             name: format!("kms-{number}"),
             from,
             until,
+            srv: ranks.next().unwrap_or_default(),
             table: ClientTable::default(),
         };
-        let first = (1..=hosts).map(|number| host(number, Millis(0), dies_at.filter(|_| number == 1)));
-        let joins = joins_at.map(|at| host(hosts + 1, at, None));
+        let first = (1..=scenario.hosts).map(|number| host(number, Millis(0), dies_at.filter(|_| number == 1)));
+        let mut hosts: Vec<SimHost> = first.collect();
+        hosts.extend(joins_at.map(|at| host(scenario.hosts + 1, at, None)));
         Self {
-            hosts: first.chain(joins).collect(),
-            required,
+            hosts,
+            required: scenario.required,
         }
     }
 
@@ -56,6 +64,14 @@ impl Hosts {
         self.hosts
             .get(at)
             .is_some_and(|host| host.from <= now && host.until.is_none_or(|until| now < until))
+    }
+
+    /// The count that each host shows which answers at `now`.
+    pub(super) fn counts(&self, now: Millis) -> BTreeMap<String, u32> {
+        let shown = self.alive(now).filter_map(|at| self.hosts.get(at));
+        shown
+            .map(|host| (host.name.clone(), host.table.current_count(now)))
+            .collect()
     }
 
     /// The host's answer: its count with this request.

@@ -8,8 +8,8 @@
 //! - They ask for the first time when they are installed. The host answers with its count; the client holds a licence if
 //!   the count has reached N, for 180 days.
 //! - Without a licence, and after a renewal that failed, they ask again every 2 hours; else they renew after 7 days.
-//! - They keep to the host that answered last. If it does not answer they choose among the targets of the SRV record, at
-//!   random within the lowest priority, until one answers. All targets have one priority and one weight here.
+//! - They keep to the host that answered last. If it does not answer they choose among the targets of the SRV record, by
+//!   weight at random within the lowest priority, until one answers.
 //!
 //! The hosts keep a client for 30 days after its last request, and the most recent 2N clients at most.
 
@@ -17,9 +17,11 @@ mod grid;
 mod hosts;
 mod policy;
 mod run;
+mod srv;
 mod svg;
 mod table;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -27,6 +29,7 @@ use serde::Serialize;
 pub use grid::{Grid, grid};
 pub use policy::PolicyName;
 pub use run::run;
+pub use srv::SrvTarget;
 pub use svg::svg;
 pub use table::{summary, table};
 
@@ -74,6 +77,12 @@ pub struct Scenario {
     /// When a new host joins: with an empty table, as the least preferred.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joins_at: Option<Duration>,
+    /// Ranks of the hosts in the SRV record, in the hosts' order; those beyond have priority 0 and weight 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub srv: Vec<SrvTarget>,
+    /// How long a client is switched off after a first request in vain; none asks again after two hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sleeps: Option<Duration>,
     /// How long is simulated.
     pub lasts: Duration,
     /// Another seed gives other arrivals and other choices.
@@ -91,6 +100,8 @@ impl Scenario {
             arrivals: Arrivals::AtOnce,
             dies_at: Some(DAY * 3),
             joins_at: Some(DAY * 10),
+            srv: Vec::new(),
+            sleeps: None,
             lasts: DAY * 200,
             seed: 1,
         }
@@ -113,6 +124,10 @@ pub struct Outcome {
     pub answers: u64,
     /// Answers whose count was too low.
     pub too_low: u64,
+    /// Clients by the number of their requests that a host answered.
+    pub clients_by_answers: BTreeMap<u64, u32>,
+    /// The count that each host shows at the end which still answers.
+    pub counts: BTreeMap<String, u32>,
 }
 
 /// A small generator of random numbers whose results never change (Steele, Lea, Flood: "Fast splittable pseudorandom

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SplitMix;
 use super::hosts::Hosts;
+use super::srv::choose;
 use crate::config::{KMS_PORT, LicensedHostConfig};
 use crate::ledger::{Answered, Ledger, MemoryLedger, Millis, Pseudonym};
 use crate::routing::{Health, RoutingConfig, View};
@@ -94,12 +95,8 @@ impl Policy {
                 let cached = cached.get_mut(client)?;
                 if cached.is_none_or(|host| !hosts.answers(host, now)) {
                     // The order in which targets that do not answer are tried does not matter.
-                    let alive: Vec<usize> = hosts.alive(now).collect();
-                    let chosen = random.below(u64::try_from(alive.len()).unwrap_or(1));
-                    *cached = usize::try_from(chosen)
-                        .ok()
-                        .and_then(|chosen| alive.get(chosen))
-                        .copied();
+                    let alive = hosts.alive(now).filter_map(|at| Some((at, hosts.hosts.get(at)?.srv)));
+                    *cached = choose(&alive.collect::<Vec<_>>(), random);
                 }
                 *cached
             }
@@ -137,18 +134,15 @@ impl Relays {
         };
         let snapshot = self.view.load();
         let decision = snapshot.decide(health, address, now);
-        let reached = decision
-            .order
-            .iter()
-            .map(|tried| tried.host)
-            .find(|host| hosts.answers(*host, now))?;
+        let reached = decision.order.iter().find(|tried| hosts.answers(tried.host, now))?;
         let answered = Answered {
             client: address,
-            host: hosts.hosts.get(reached)?.name.clone(),
+            host: hosts.hosts.get(reached.host)?.name.clone(),
             at: now,
+            warm: reached.warm,
         };
         self.ledger.answered(&[answered]).now_or_never()?.ok()?;
-        Some(reached)
+        Some(reached.host)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One simulation: events in the order of their time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::hosts::Hosts;
@@ -24,6 +24,8 @@ struct SimClient {
     address: Pseudonym,
     cmid: Pseudonym,
     arrives: Millis,
+    /// Requests that a host answered.
+    answers: u64,
     /// Periods in which it holds a licence, the last one open to prolongation.
     licences: Vec<(Millis, Millis)>,
 }
@@ -33,12 +35,7 @@ pub fn run(scenario: &Scenario) -> Outcome {
     let mut random = SplitMix(scenario.seed);
     let mut clients = arrive(scenario, &mut random);
     let end = millis(scenario.lasts);
-    let mut hosts = Hosts::new(
-        scenario.hosts,
-        scenario.required,
-        scenario.dies_at.map(millis),
-        scenario.joins_at.map(millis),
-    );
+    let mut hosts = Hosts::new(scenario, scenario.dies_at.map(millis), scenario.joins_at.map(millis));
     let mut policy = Policy::new(scenario.policy, clients.len(), random.next(), scenario.required);
     let mut due: BinaryHeap<_> = clients
         .iter()
@@ -54,18 +51,28 @@ pub fn run(scenario: &Scenario) -> Outcome {
             .reach(&hosts, at, client.address, now)
             .map(|host| hosts.ask(host, client.cmid, now));
         answers += u64::from(count.is_some());
+        client.answers += u64::from(count.is_some());
         let licensed = count.is_some_and(|count| count >= scenario.required);
         too_low += u64::from(count.is_some() && !licensed);
         if licensed {
             client.license(now);
         }
-        due.push(Reverse((after(now, if licensed { RENEW } else { RETRY }), at)));
+        let pause = match scenario.sleeps.filter(|_| now == client.arrives) {
+            _ if licensed => RENEW,
+            Some(sleeps) => sleeps,
+            None => RETRY,
+        };
+        due.push(Reverse((after(now, pause), at)));
     }
     let share = |after_own_arrival: Duration| {
         let holds = |client: &&SimClient| client.holds(after(client.arrives, after_own_arrival));
         let holding = u32::try_from(clients.iter().filter(holds).count()).unwrap_or(u32::MAX);
         f64::from(holding) / f64::from(scenario.clients.max(1))
     };
+    let mut clients_by_answers = BTreeMap::new();
+    for client in &clients {
+        *clients_by_answers.entry(client.answers).or_default() += 1;
+    }
     let waited = clients
         .iter()
         .map(|client| client.licences.first().map(|(from, _)| from.0 - client.arrives.0));
@@ -81,6 +88,8 @@ pub fn run(scenario: &Scenario) -> Outcome {
         lost: u32::try_from(clients.iter().filter(|client| client.lost(end)).count()).unwrap_or(u32::MAX),
         answers,
         too_low,
+        clients_by_answers,
+        counts: hosts.counts(end),
     }
 }
 
@@ -120,6 +129,7 @@ fn arrive(scenario: &Scenario, random: &mut SplitMix) -> Vec<SimClient> {
                 address: pseudonym(random),
                 cmid: pseudonym(random),
                 arrives: millis(Duration::from_millis(at)),
+                answers: 0,
                 licences: Vec::new(),
             }
         })

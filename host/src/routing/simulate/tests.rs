@@ -72,3 +72,56 @@ fn the_table_and_the_drawing_show_every_outcome() {
     assert_eq!(drawing.matches("fill=\"none\" stroke=").count(), 8);
     assert!(drawing.ends_with("</svg>\n"));
 }
+
+/// Told "too low" on Friday, switched off until Monday: by then the first host is warm, and the second is to be warmed up by
+/// renewals. Who holds no licence yet is licensed at its first request all the same.
+#[test]
+fn clients_that_sleep_over_a_weekend_before_they_hold_a_licence_go_to_a_warm_host() {
+    for seed in 1..=6 {
+        let outcome = run(&Scenario {
+            dies_at: None,
+            joins_at: None,
+            sleeps: Some(DAY * 3),
+            lasts: DAY * 41,
+            seed,
+            ..Scenario::new(PolicyName::CountAware, 24, 2, 5)
+        });
+        assert_eq!(outcome.last_licensed_after, Some(DAY * 3), "{outcome:?}");
+    }
+}
+
+#[test]
+fn with_two_priorities_the_clients_of_an_srv_record_all_go_to_the_first_host_while_it_lives() {
+    let srv = ["0:0", "10:0"].map(|rank| rank.parse().unwrap());
+    let counts = |dies_at| {
+        let outcome = run(&Scenario {
+            dies_at,
+            joins_at: None,
+            srv: srv.to_vec(),
+            lasts: DAY * 20,
+            ..Scenario::new(PolicyName::DnsRandom, 8, 2, 5)
+        });
+        assert_eq!(outcome.licensed_after[..3], [1.0; 3]);
+        outcome.counts.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(counts(None), [("kms-1".to_owned(), 8), ("kms-2".to_owned(), 0)]);
+    assert_eq!(counts(Some(DAY * 3)), [("kms-2".to_owned(), 8)]);
+}
+
+/// `make bench` compares all of them, and the drawing.
+#[test]
+fn the_users_guide_shows_what_the_simulation_gives() {
+    let guide = include_str!("../../../../docs/routing.md");
+    let small = Grid {
+        clients: vec![5, 8, 20],
+        lasts: DAY * 41,
+        ..Grid::default()
+    };
+    let rows = summary(&grid(&small));
+    for row in rows.lines() {
+        assert!(
+            guide.contains(row),
+            "docs/routing.md lacks {row}: see `kmsctl simulate -o summary`"
+        );
+    }
+}

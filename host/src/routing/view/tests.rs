@@ -2,8 +2,8 @@ use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::{Answered, MemoryLedger};
-use crate::routing::{Health, Reason};
+use crate::ledger::{Answered, Event, MemoryLedger};
+use crate::routing::{ClientSource, Health, Reason};
 
 const MINUTE: i64 = 60_000;
 const START: i64 = 1_000_000 * MINUTE;
@@ -54,7 +54,7 @@ proptest! {
         let mut now = START;
         for (at, (who, host, minutes)) in answers.into_iter().enumerate() {
             now += minutes * MINUTE / 20;
-            let answered = Answered { client: client(who), host: names[host].to_owned(), at: Millis(now) };
+            let answered = Answered { client: client(who), host: names[host].to_owned(), at: Millis(now), warm: who % 2 == 0 };
             ledger.answered(&[answered]).now_or_never().unwrap().unwrap();
             if reads.contains(&at) {
                 refresh_now(&old, &ledger, Millis(now));
@@ -83,6 +83,7 @@ fn what_was_read_last_stands_for_a_day_and_then_the_preference_order() {
         client: client(n),
         host: "b".into(),
         at: Millis(START),
+        warm: true,
     });
     ledger
         .answered(&answered.collect::<Vec<_>>())
@@ -118,6 +119,7 @@ fn last_answers_follow_the_hosts_through_a_changed_configuration() {
             client: client(1),
             host: "b".into(),
             at: Millis(START),
+            warm: true,
         }])
         .now_or_never()
         .unwrap()
@@ -156,6 +158,52 @@ fn the_later_fact_counts_whether_configured_or_read() {
 }
 
 #[test]
+fn machines_behind_one_address_are_counted_by_the_events_of_the_hosts() {
+    let ledger = MemoryLedger::new();
+    let view = View::new(&RoutingConfig::default(), &hosts(&["a", "b", "c"]), Millis(START));
+    let answered = |n: i64| Answered {
+        client: client(1),
+        host: "a".into(),
+        at: Millis(START + n),
+        warm: true,
+    };
+    ledger
+        .answered(&(0..60).map(answered).collect::<Vec<_>>())
+        .now_or_never()
+        .unwrap()
+        .unwrap();
+    let status = || {
+        refresh_now(&view, &ledger, Millis(START + 60));
+        view.load().status(well, Millis(START + 60))
+    };
+    let relays_alone = status();
+    assert_eq!((relays_alone.distinct_clients, relays_alone.active_set.len()), (1, 1));
+    assert_eq!(relays_alone.clients_from, ClientSource::Addresses);
+    let event = |n: u128| Event {
+        at: Millis(START),
+        host: "a".into(),
+        hresult: 0,
+        required: 5,
+        client_name: format!("pc{n}"),
+        cmid: uuid::Uuid::from_u128(n),
+        client_time: String::new(),
+        virtual_machine: false,
+        license_status: 1,
+        minutes_to_expiration: 0,
+        activation_id: uuid::Uuid::nil(),
+    };
+    ledger
+        .append_events(&(0..60).map(event).collect::<Vec<_>>())
+        .now_or_never()
+        .unwrap()
+        .unwrap();
+    let with_events = status();
+    assert_eq!(with_events.distinct_clients, 60);
+    assert_eq!(with_events.clients_from, ClientSource::Machines);
+    assert_eq!(with_events.active_set, ["a", "b", "c"], "60 clients fill three hosts");
+}
+
+#[test]
 fn what_another_replica_writes_late_is_read_soon() {
     let ledger = MemoryLedger::new();
     let view = View::new(&RoutingConfig::default(), &hosts(&["a"]), Millis(START));
@@ -164,6 +212,7 @@ fn what_another_replica_writes_late_is_read_soon() {
         client: client(1),
         host: "a".into(),
         at: Millis(START - 60 * MINUTE),
+        warm: true,
     };
     ledger.answered(&[late]).now_or_never().unwrap().unwrap();
     for (after, known) in [(2000, false), (4000, false), (6000, true)] {
@@ -186,6 +235,7 @@ fn clients_beyond_the_bound_are_forgotten_the_oldest_first() {
         client: client(n),
         host: "a".into(),
         at: Millis(START + i64::from(n)),
+        warm: true,
     });
     ledger
         .answered(&answered.collect::<Vec<_>>())
@@ -220,6 +270,7 @@ async fn the_view_is_refreshed_until_it_is_told_to_stop() {
             client: client(1),
             host: "a".into(),
             at: Millis(START),
+            warm: true,
         }])
         .await
         .unwrap();
