@@ -1,6 +1,7 @@
 //! `kmsctl activate`: rehearsal clients that ask to be activated.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ pub struct Args {
     /// File with the site key of the rehearsal hosts [default: that of `kmsctl up` here]
     #[arg(long, env = "OFFICEKMS_SITE_KEY_FILE", value_name = "FILE")]
     site_key_file: Option<PathBuf>,
+    /// Address of this machine from which the clients ask, so that a relay sees others than those of another call
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
     /// Clients that ask at the same time
     #[arg(long, default_value_t = 1, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallel: u16,
@@ -137,7 +141,7 @@ pub async fn run(args: &Args) -> Result<Report> {
         ProgressStyle::with_template("{pos}/{len} clients {wide_bar} {eta}").unwrap_or(ProgressStyle::default_bar()),
     );
     let clients: Vec<Client> = futures::stream::iter(args.first..=last)
-        .map(|number| one(&rehearsal, &hosts, name(number)))
+        .map(|number| one(&rehearsal, &hosts, args.from, name(number)))
         .buffered(args.parallel.into())
         .inspect(|_| bar.inc(1))
         .collect()
@@ -146,11 +150,11 @@ pub async fn run(args: &Args) -> Result<Report> {
     Ok(Report::new(clients))
 }
 
-async fn one(rehearsal: &Rehearsal, hosts: &Hosts, name: String) -> Client {
+async fn one(rehearsal: &Rehearsal, hosts: &Hosts, from: Option<IpAddr>, name: String) -> Client {
     let asked = async {
         let machine = machine(&name)?;
         let places = hosts.places(&mut rand::rng()).await?;
-        rehearsal.activate(&machine, &places, None).await
+        rehearsal.activate(&machine, &places, from).await
     };
     let asked = asked.await;
     Client::new(name, rehearsal.required(), asked)
