@@ -31,6 +31,7 @@ mod relays_to_rehearsal_hosts;
 mod relays_to_samba;
 mod relays_what_the_licensed_host_answered;
 mod routing_fleet;
+mod routing_processes;
 mod rpc_dissected;
 mod rpc_peers;
 mod takes_over_changes_and_drains;

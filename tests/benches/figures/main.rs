@@ -14,6 +14,7 @@ mod objects;
 mod proxying;
 mod rehearsal_on_redis;
 mod routing;
+mod simulation;
 mod site;
 mod table;
 
@@ -22,10 +23,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use table::Row;
 
-const FIGURES: [&str; 9] = [
+const FIGURES: [&str; 10] = [
     "proxying",
     "distance",
     "routing",
+    "simulation",
     "idle",
     "rehearsal_on_redis",
     "dead_host",
@@ -69,6 +71,7 @@ async fn measure(name: &str) -> Result<Vec<Row>> {
         "proxying" => proxying::measure().await,
         "distance" => distance::measure().await,
         "routing" => routing::measure().await,
+        "simulation" => simulation::measure(),
         "idle" => idle::measure().await,
         "rehearsal_on_redis" => rehearsal_on_redis::measure().await,
         "dead_host" => dead_host::measure().await,
