@@ -126,9 +126,10 @@ impl Relay {
             };
             tried.push((Arc::clone(&host.name), ended));
             if let Attempt::Reply(reply) = attempt {
-                self.decisions.note(client_is, wall_clock(), reason, tried);
+                let at = wall_clock();
+                self.decisions.note(client_is, at, reason, tried);
                 if counts(&fleet, &reply) {
-                    let (host, at) = (host.config.name.clone(), wall_clock());
+                    let host = host.config.name.clone();
                     self.guide.queue.offer(Answered {
                         client: client_is,
                         host,
