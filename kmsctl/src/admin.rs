@@ -3,6 +3,7 @@
 mod pod;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -94,14 +95,13 @@ impl Admins {
     /// # Errors
     /// When the record of `kmsctl up` cannot be read.
     pub fn all(&self) -> Result<Vec<Admin>> {
-        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        let client = client()?;
         let urls = if self.urls.is_empty() {
             let replicas = self.state.read()?.map(|local| local.replicas).unwrap_or_default();
-            let url = |admin| format!("http://{admin}").parse::<Url>();
             replicas
                 .iter()
                 .map(|replica| url(replica.admin))
-                .collect::<Result<_, _>>()?
+                .collect::<Result<_>>()?
         } else {
             self.urls.clone()
         };
@@ -129,7 +129,26 @@ impl Admins {
     }
 }
 
+fn client() -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?)
+}
+
+fn url(address: SocketAddr) -> Result<Url> {
+    Ok(format!("http://{address}").parse()?)
+}
+
 impl Admin {
+    /// That of a replica on this machine.
+    ///
+    /// # Errors
+    /// When this system lets nobody ask.
+    pub fn at(address: SocketAddr) -> Result<Self> {
+        Ok(Self::Http {
+            url: url(address)?,
+            client: client()?,
+        })
+    }
+
     /// What `path` answers.
     ///
     /// # Errors

@@ -5,13 +5,15 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use futures::future::join_all;
 use jiff::Timestamp;
+use kms_host::routing::Explanation;
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::licensing::resource::{Outcome, Session, visit};
 use kms_operator::licensing::store::InMemory;
 use kube::ResourceExt as _;
 
-use super::replicas::{Relaying, Running};
+use super::replicas::{Relaying, Replica, Running};
 use super::story::say;
+use crate::admin::Admin;
 use crate::output::{Format, print};
 use crate::{dlv, fleet};
 
@@ -21,11 +23,20 @@ const LOOKS: usize = 60;
 /// Never looked at more often than this.
 const SOONEST: Duration = Duration::from_secs(1);
 
+/// How often a relay is asked whether it knows of a host that is licensed by now. It reads the ledger every two seconds.
+const GLANCES: usize = 300;
+
+/// The pause between them.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// How long a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The resources that manage their licensed hosts.
-pub(super) struct Licensing<'a>(Vec<Keeper<'a>>);
+pub(super) struct Licensing<'a> {
+    keepers: Vec<Keeper<'a>>,
+    running: &'a Running,
+}
 
 struct Keeper<'a> {
     relaying: &'a Relaying,
@@ -48,15 +59,18 @@ impl<'a> Licensing<'a> {
             session: Session::default(),
             store: InMemory::default(),
         };
-        Self(running.relaying.iter().filter(is_managed).map(keeper).collect())
+        Self {
+            keepers: running.relaying.iter().filter(is_managed).map(keeper).collect(),
+            running,
+        }
     }
 
-    /// Brings hosts that are to be managed to Licensed, step by step.
+    /// Brings hosts that are to be managed to Licensed, step by step, and waits until the relays know it.
     ///
     /// # Errors
     /// When a host does not get there; what it waits for is in the message.
     pub(super) async fn reach_licensed(&mut self) -> Result<()> {
-        for keeper in &mut self.0 {
+        for keeper in &mut self.keepers {
             let name = keeper.host.name_any();
             say(format_args!(
                 "{name} brings its licensed hosts to Licensed over WS-Management:"
@@ -83,16 +97,19 @@ impl<'a> Licensing<'a> {
                 Some(verdict) => bail!("{name}: {}: {}", verdict.reason, verdict.message),
                 None => bail!("{name}: nothing is known of its licensed hosts"),
             }
+            for relay in self.running.of(&name) {
+                knows_a_host(relay).await?;
+            }
         }
         Ok(())
     }
 
     /// Goes on for as long as the replicas run.
     pub(super) async fn keep(self) {
-        if self.0.is_empty() {
+        if self.keepers.is_empty() {
             return std::future::pending().await;
         }
-        join_all(self.0.into_iter().map(Keeper::keep)).await;
+        join_all(self.keepers.into_iter().map(Keeper::keep)).await;
     }
 
     /// What `kmsctl dlv` prints of them for one product.
@@ -100,7 +117,7 @@ impl<'a> Licensing<'a> {
     /// # Errors
     /// When the hosts cannot be asked, or nothing can be printed.
     pub(super) async fn dlv(&self, product: &str) -> Result<()> {
-        for keeper in &self.0 {
+        for keeper in &self.keepers {
             let members = fleet::of(&keeper.host, &keeper.relaying.secrets, None, PATIENCE).await?;
             let report = dlv::of(members, &[product.to_owned()]).await?;
             say(format_args!(
@@ -111,6 +128,19 @@ impl<'a> Licensing<'a> {
         }
         Ok(())
     }
+}
+
+/// Waits until a relay has a host to send clients to.
+async fn knows_a_host(relay: &Replica) -> Result<()> {
+    let admin = Admin::at(relay.admin)?;
+    for _ in 0..GLANCES {
+        let route: Explanation = admin.get("/explain/127.0.0.1").await?;
+        if !route.order.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+    bail!("{} still knows of no licensed host to send clients to", relay.name)
 }
 
 impl Keeper<'_> {

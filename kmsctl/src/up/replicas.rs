@@ -59,7 +59,8 @@ pub(super) struct Replica {
     pub(super) relays: bool,
     /// Where it answers clients.
     pub(super) clients: SocketAddr,
-    admin: SocketAddr,
+    /// Its admin endpoint.
+    pub(super) admin: SocketAddr,
     management: Option<SocketAddr>,
     running: JoinHandle<()>,
 }
