@@ -417,7 +417,8 @@ fn target(entry: &Entry) -> Option<Name> {
 }
 
 /// Entries in the answer section.
-pub(crate) fn entries(message: &Message) -> BTreeSet<Entry> {
+#[must_use]
+pub fn entries(message: &Message) -> BTreeSet<Entry> {
     let read = message.answers.iter().filter_map(|record| {
         Data::read(&record.data).map(|data| Entry {
             name: record.name.to_lowercase(),

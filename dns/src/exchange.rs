@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 /// Datagram size that survives without fragments (DNS flag day 2020).
-pub(crate) const DATAGRAM: u16 = 1232;
+pub const DATAGRAM: u16 = 1232;
 /// How often a datagram is sent within the limit.
 const TRIES: u32 = 3;
 
@@ -74,8 +74,9 @@ pub async fn query(
         .unwrap_or(Err(ExchangeError::Timeout { server, limit }))
 }
 
-/// A query with EDNS.
-pub(crate) fn question(name: &Name, kind: RecordType, recursion: bool) -> Message {
+/// A query with EDNS. `recursion` as for [`query`].
+#[must_use]
+pub fn question(name: &Name, kind: RecordType, recursion: bool) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = recursion;
     message.add_query(Query::query(name.clone(), kind));
@@ -100,8 +101,11 @@ pub(crate) fn encode(server: SocketAddr, message: &Message) -> Result<Vec<u8>, E
     message.to_vec().map_err(|error| malformed(server, &error))
 }
 
-/// Reads an answer to `asked`.
-pub(crate) fn decode(server: SocketAddr, asked: &Message, bytes: &[u8]) -> Result<Message, ExchangeError> {
+/// Reads what `server` answered to `asked`.
+///
+/// # Errors
+/// When it is no DNS message, or answers something else.
+pub fn decode(server: SocketAddr, asked: &Message, bytes: &[u8]) -> Result<Message, ExchangeError> {
     let answer = Message::from_vec(bytes).map_err(|error| malformed(server, &error))?;
     if answers(asked, &answer) {
         Ok(answer)

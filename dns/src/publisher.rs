@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::exchange::ExchangeError;
 use crate::plan::{Observed, Options, Plan, PlanError, plan};
-use crate::records::Desired;
+use crate::records::{Desired, Entry};
 
 /// How often a race is run again. Each lost one means that somebody else won theirs.
 const RACES: usize = 8;
@@ -212,6 +212,26 @@ pub async fn publish(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Looks at what stands in a zone of `desired`, and of what its owner published besides, and changes nothing: those records,
+/// and a plan that keeps them.
+///
+/// # Errors
+/// When the zone cannot be read.
+pub async fn standing(publisher: &dyn Publisher, desired: &Desired) -> Result<(Desired, Plan), PublishError> {
+    let observed = publisher.observe(desired).await?;
+    let (marks, owner) = (observed.marks(), desired.owner.to_string());
+    let ours = |entry: &Entry| marks.iter().any(|mark| mark.owner == owner && mark.is_for(entry));
+    let entries = observed.entries().into_keys();
+    let standing = Desired {
+        entries: entries
+            .filter(|entry| desired.entries.contains(entry) || ours(entry))
+            .collect(),
+        ..desired.clone()
+    };
+    let plan = plan(&standing, &observed, &Options::default())?;
+    Ok((standing, plan))
 }
 
 /// Takes away what `desired`'s owner published in its zone.

@@ -177,6 +177,28 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Reads a line of [`Desired::zone_file`]; `None` if it is none.
+    #[must_use]
+    pub fn read_line(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (name, data) = match words.as_slice() {
+            [name, _, "IN", "SRV", priority, weight, port, target] => {
+                let data = Data::Srv {
+                    priority: priority.parse().ok()?,
+                    weight: weight.parse().ok()?,
+                    port: port.parse().ok()?,
+                    target: Name::from_ascii(target).ok()?.to_lowercase(),
+                };
+                (name, data)
+            }
+            [name, _, "IN", "A", address] => (name, Data::A(address.parse().ok()?)),
+            [name, _, "IN", "AAAA", address] => (name, Data::Aaaa(address.parse().ok()?)),
+            _ => return None,
+        };
+        let name = Name::from_ascii(name).ok()?.to_lowercase();
+        Some(Self { name, data })
+    }
+
     /// The whole record.
     #[must_use]
     pub fn record(&self, ttl: u32) -> Record {
@@ -437,6 +459,22 @@ mod tests {
             ..endpoint()
         };
         assert!(matches!(desired(many), Err(RecordsError::TooMany { count: 65, .. })));
+    }
+
+    #[test]
+    fn the_lines_of_a_zone_file_are_read_back() {
+        let wanted = desired(endpoint()).unwrap();
+        let read = wanted.zone_file().iter().map(|line| Entry::read_line(line)).collect();
+        assert_eq!(Some(wanted.entries), read);
+        for line in [
+            "",
+            "kms. 300 IN A",
+            "kms. 300 IN A kms.",
+            "kms. 300 IN SRV 0 0 99999 a.",
+            "kms. 300 CH A 192.0.2.1",
+        ] {
+            assert_eq!(Entry::read_line(line), None, "{line}");
+        }
     }
 
     proptest! {

@@ -88,11 +88,15 @@ impl ServerAddress {
     }
 }
 
+/// Which of several servers is asked first: the one that answered last, or the one behind those that did not. A dead one is
+/// so not waited for at every question, and not at every round by who keeps this between rounds.
+#[derive(Debug, Clone, Default)]
+pub struct Turn(Arc<AtomicUsize>);
+
 /// Publishes by dynamic update.
 pub struct Rfc2136 {
     servers: Vec<ServerAddress>,
-    /// Place of the server that answered last: a dead one is not waited for at every question.
-    answering: AtomicUsize,
+    turn: Turn,
     key: Key,
     patience: Duration,
     clock: Clock,
@@ -104,7 +108,7 @@ impl Rfc2136 {
     pub fn new(servers: Vec<ServerAddress>, key: Key, patience: Duration) -> Self {
         Self {
             servers,
-            answering: AtomicUsize::new(0),
+            turn: Turn::default(),
             key,
             patience,
             clock: Arc::new(SystemTime::now),
@@ -118,14 +122,24 @@ impl Rfc2136 {
         self
     }
 
+    /// Begins with the server whose turn it is.
+    #[must_use]
+    pub fn with_turn(mut self, turn: Turn) -> Self {
+        self.turn = turn;
+        self
+    }
+
     /// Sends to one server after the other until one answers.
     async fn send(&self, zone: &ZoneName, message: &Message) -> Result<(SocketAddr, Message), PublishError> {
         let mut last = PublishError::NoAddress {
             name: "(none given)".to_owned(),
         };
-        let first = self.answering.load(Ordering::Relaxed);
+        let turn = &self.turn.0;
+        let first = turn.load(Ordering::Relaxed);
         let places = self.servers.iter().enumerate();
         for (place, server) in places.clone().skip(first).chain(places.take(first)) {
+            // Whoever gives up while this one is waited for begins with the next.
+            turn.store(place.saturating_add(1), Ordering::Relaxed);
             let addresses = match server.resolve().await {
                 Ok(addresses) => addresses,
                 Err(error) => {
@@ -137,7 +151,7 @@ impl Rfc2136 {
                 match self.exchange(address, zone, message.clone()).await {
                     Err(error @ PublishError::Unreachable(_)) => last = error,
                     other => {
-                        self.answering.store(place, Ordering::Relaxed);
+                        turn.store(place, Ordering::Relaxed);
                         return other.map(|answer| (address, answer));
                     }
                 }

@@ -16,7 +16,7 @@ use crate::discover::{self, DiscoverError, ResolverSource, chain};
 use crate::exchange::{self, ExchangeError};
 use crate::names::{ZoneName, plain};
 use crate::plan::{Observed, address_names};
-use crate::records::{Desired, Entry};
+use crate::records::{Data, Desired, Entry};
 
 /// Most servers of one zone that are asked.
 const SERVERS: usize = 16;
@@ -104,6 +104,8 @@ pub struct Verification {
     pub zone: ZoneName,
     /// Each server by name.
     pub servers: Vec<(String, State)>,
+    /// SRV records at the service's name that nobody marked and that lead elsewhere than what was published.
+    pub foreign: BTreeSet<Entry>,
 }
 
 impl Verification {
@@ -202,17 +204,36 @@ pub async fn authorities(apex: &ZoneName, source: &ResolverSource) -> Result<Vec
 
 /// Asks each of `servers`, at the same time and each question within `patience`.
 pub async fn verify(desired: &Desired, servers: &[Authority], patience: Duration) -> Verification {
-    let states = servers.iter().take(SERVERS).map(|server| async move {
-        let state = match read(desired, server, patience).await {
-            Ok(observed) => judge(desired, &observed),
-            Err(error) => State::Unknown { why: chain(&error) },
-        };
-        (server.name.clone(), state)
+    let looks = servers.iter().take(SERVERS).map(|server| async move {
+        match read(desired, server, patience).await {
+            Ok(observed) => (judge(desired, &observed), foreign(desired, &observed)),
+            Err(error) => (State::Unknown { why: chain(&error) }, BTreeSet::new()),
+        }
     });
-    Verification {
+    let mut verification = Verification {
         zone: desired.zone.clone(),
-        servers: join_all(states).await,
+        servers: Vec::new(),
+        foreign: BTreeSet::new(),
+    };
+    for (server, (state, foreign)) in servers.iter().zip(join_all(looks).await) {
+        verification.servers.push((server.name.clone(), state));
+        verification.foreign.extend(foreign);
     }
+    verification
+}
+
+/// Others' records through which clients get elsewhere; no I/O.
+fn foreign(desired: &Desired, observed: &Observed) -> BTreeSet<Entry> {
+    let target = |entry: &Entry| match &entry.data {
+        Data::Srv { target, .. } => Some(target.clone()),
+        _ => None,
+    };
+    let ours: BTreeSet<Name> = desired.entries.iter().filter_map(target).collect();
+    let marks = observed.marks();
+    let leads_elsewhere = |entry: &Entry| {
+        target(entry).is_some_and(|target| !ours.contains(&target)) && !marks.iter().any(|mark| mark.is_for(entry))
+    };
+    observed.entries().into_keys().filter(leads_elsewhere).collect()
 }
 
 /// Compares; no I/O.
@@ -324,6 +345,7 @@ mod tests {
                 ("ns1".into(), State::Holds),
                 ("ns2".into(), State::Differs { missing, stale }),
             ],
+            foreign: BTreeSet::new(),
         };
         assert!(!verification.holds());
         let text = verification.to_string();
@@ -341,5 +363,26 @@ mod tests {
         let mut both = holding(&other);
         both.records.extend(holding(&desired("new")).records);
         assert_eq!(judge(&desired("new"), &both), State::Holds);
+        assert_eq!(
+            foreign(&desired("new"), &both),
+            BTreeSet::new(),
+            "another owner's lead to replicas too"
+        );
+    }
+
+    #[test]
+    fn foreign_is_what_nobody_marked_and_leads_elsewhere() {
+        let (ours, theirs) = (desired("kms"), desired("dc1"));
+        let unmarked: Vec<Record> = ours
+            .entries
+            .iter()
+            .chain(&theirs.entries)
+            .map(|entry| entry.record(60))
+            .collect();
+        let found = foreign(&ours, &Observed { records: unmarked });
+        assert_eq!(
+            found.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["_vlmcs._tcp.corp.example.com. IN SRV 0 0 1688 dc1.corp.example.com."]
+        );
     }
 }

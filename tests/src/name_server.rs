@@ -4,6 +4,7 @@
 mod bind;
 mod knot;
 mod pdns;
+mod proxy;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -12,6 +13,8 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::{Child, Command};
+
+pub use proxy::Proxy;
 
 use crate::peer;
 use crate::replica::eventually;

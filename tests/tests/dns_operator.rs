@@ -34,6 +34,21 @@ fn resource(name: &str, zones: &[Value]) -> Value {
     })
 }
 
+/// The Secret to which zones refer.
+fn secret(data: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tsig", "namespace": "default"}, "stringData": data})
+}
+
+/// Gives the Service an address outside of the cluster, as a load balancer does, or takes it away.
+async fn balance(services: &Api<Service>, address: Option<&str>) -> Result<()> {
+    let ingress: Vec<Value> = address.iter().map(|address| json!({"ip": address})).collect();
+    let status = json!({"status": {"loadBalancer": {"ingress": ingress}}});
+    services
+        .patch_status("kms", &PatchParams::default(), &Patch::Merge(status))
+        .await?;
+    Ok(())
+}
+
 fn condition(host: &OfficeKmsHost, kind: &str) -> Option<(String, String, String)> {
     let conditions = &host.status.as_ref()?.conditions;
     let found = conditions.iter().find(|condition| condition.type_ == kind)?;
@@ -68,36 +83,43 @@ async fn records_live_and_die_with_their_resource() -> Result<()> {
         .context("an object")?
         .insert("name".to_owned(), json!(CLOSED));
 
-    // The Secret comes late: told by field, and the rest waits for it.
-    operator.apply(&resource("kms", &[zone(&old), other.clone()])).await?;
-    operator
-        .becomes("the missing Secret is named", async || {
-            let host = hosts.get("kms").await?;
-            Ok(condition(&host, "DnsPublished").is_some_and(|(_, reason, message)| {
-                reason == "InvalidSpec" && message.contains("spec.dns.zones[0].rfc2136.tsig.secret.name")
-            }))
-        })
-        .await?;
-    operator
-        .apply(
-            &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tsig", "namespace": "default"},
-                       "stringData": {"secret": SECRET}}),
-        )
-        .await?;
-    // The Service has no address before its load balancer gives one.
-    let balance = async |address: &str| -> Result<()> {
-        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
-        services
-            .patch_status("kms", &PatchParams::default(), &Patch::Merge(status))
-            .await?;
-        Ok(())
+    // An algorithm that is not offered is no resource at all.
+    let mut weak = zone(&old);
+    *weak.pointer_mut("/rfc2136/tsig").context("a key")? =
+        json!({"keyName": KEY, "algorithm": "HmacMd5", "secret": {"name": "tsig", "key": "secret"}});
+    let refused = operator.apply(&resource("kms", &[weak])).await;
+    let refused = format!("{:#}", refused.err().context("it was refused")?);
+    assert!(
+        refused.contains("spec.dns.zones[0].rfc2136.tsig.algorithm"),
+        "{refused}"
+    );
+
+    // The Secret comes late, and wrong at first: told by field, and the rest waits for it.
+    let told = async |what: &str, field: &str| {
+        operator
+            .becomes(what, async || {
+                let host = hosts.get("kms").await?;
+                Ok(condition(&host, "DnsPublished").is_some_and(|(_, reason, message)| {
+                    reason == "InvalidSpec" && message.contains(&format!("spec.dns.zones[0].rfc2136.tsig.{field}: "))
+                }))
+            })
+            .await
     };
+    operator.apply(&resource("kms", &[zone(&old), other.clone()])).await?;
+    told("the missing Secret is named", "secret.name").await?;
+    operator.apply(&secret(&json!({"other": SECRET}))).await?;
+    told("the Secret's missing key is named", "secret.key").await?;
+    operator.apply(&secret(&json!({"secret": "no base64!"}))).await?;
+    told("what is no base64 is told", "secret").await?;
+    assert_eq!(old.records(SERVICE, "SRV").await?, [""; 0]);
+    operator.apply(&secret(&json!({"secret": SECRET}))).await?;
+    // The Service has no address before its load balancer gives one.
     operator
         .becomes("the Service is there", async || {
             Ok(services.get_opt("kms").await?.is_some())
         })
         .await?;
-    balance("192.0.2.1").await?;
+    balance(&services, Some("192.0.2.1")).await?;
     let stands = async |server: &NameServer, address: &str| -> Result<bool> {
         let wanted = [format!("kms.{ZONE}. 300 IN A {address}")];
         Ok(server.records(SERVICE, "SRV").await?.len() == 1
@@ -125,7 +147,7 @@ async fn records_live_and_die_with_their_resource() -> Result<()> {
         .await?;
     operator.apply(&resource("kms", &[zone(&old)])).await?;
 
-    balance("192.0.2.9").await?;
+    balance(&services, Some("192.0.2.9")).await?;
     operator
         .becomes("the records move", async || stands(&old, "192.0.2.9").await)
         .await?;
@@ -185,12 +207,7 @@ async fn a_clean_up_that_cannot_be_done_waits_until_it_is_skipped() -> Result<()
     let operator = Operator::start(&cluster).await?;
     let mut server = NameServer::start(Software::Bind, "hmac-sha256").await?;
     let hosts: Api<OfficeKmsHost> = Api::default_namespaced(cluster.client()?);
-    operator
-        .apply(
-            &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tsig", "namespace": "default"},
-                       "stringData": {"secret": SECRET}}),
-        )
-        .await?;
+    operator.apply(&secret(&json!({"secret": SECRET}))).await?;
     let mut zone = zone(&server);
     zone.as_object_mut()
         .context("an object")?
@@ -251,9 +268,16 @@ async fn external_dns_s_object_is_made_repaired_and_not_taken_for_what_is_no_lon
     })
     .await?;
     let operator = Operator::start(&cluster).await?;
-    let zone = json!({"name": ZONE, "addresses": ["192.0.2.1"], "dnsEndpoint": {}, "verifyServers": ["127.0.0.1:1"]});
+    let zone = json!({"name": ZONE, "dnsEndpoint": {}, "verifyServers": ["127.0.0.1:1"]});
     let mut resource = resource("kms", &[zone]);
     operator.apply(&resource).await?;
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    operator
+        .becomes("the Service is there", async || {
+            Ok(services.get_opt("kms").await?.is_some())
+        })
+        .await?;
+    balance(&services, Some("192.0.2.1")).await?;
     let one =
         async || -> Result<Option<DynamicObject>> { Ok(endpoints.list(&ListParams::default()).await?.items.pop()) };
     operator
@@ -285,6 +309,32 @@ async fn external_dns_s_object_is_made_repaired_and_not_taken_for_what_is_no_lon
     endpoints.delete(&made.name_any(), &DeleteParams::default()).await?;
     operator
         .becomes("it is made again", async || Ok(one().await?.is_some()))
+        .await?;
+    let made = one().await?.context("an object")?;
+
+    // The Service loses its address: the object stays as it is for the grace period, and then goes.
+    balance(&services, None).await?;
+    operator
+        .becomes("the lost address is told", async || {
+            let host = hosts.get("kms").await?;
+            Ok(condition(&host, "DnsPublished").is_some_and(|(_, reason, message)| {
+                reason == "TargetSilent" && message.contains("the records stay until")
+            }))
+        })
+        .await?;
+    let kept = one().await?.context("it is still there")?;
+    assert_eq!(
+        (kept.uid(), kept.resource_version()),
+        (made.uid(), made.resource_version())
+    );
+    let dns = resource
+        .pointer_mut("/spec/dns")
+        .and_then(Value::as_object_mut)
+        .context("a section")?;
+    dns.insert("gracePeriodSeconds".to_owned(), json!(0));
+    operator.apply(&resource).await?;
+    operator
+        .becomes("it goes when the grace is over", async || Ok(one().await?.is_none()))
         .await?;
     operator.stop().await
 }

@@ -230,9 +230,14 @@ pub struct ZoneStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refreshed_at: Option<Time>,
 
-    /// Since when the target does not answer, while its records still stand.
+    /// Since when no target answers, while records still stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Time>,
+
+    /// Published targets that stopped answering: their records go after the grace period.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub silent: Vec<SilentTarget>,
 
     /// Through what our records were published, or are about to be: from there they are taken away when the zone leaves the
     /// spec or changes its publisher.
@@ -244,6 +249,18 @@ pub struct ZoneStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
+}
+
+/// A target that stopped answering.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SilentTarget {
+    /// Its address, or its host name where the addresses are somebody else's.
+    #[schemars(length(min = 1, max = 253))]
+    pub target: String,
+
+    /// Since when it does not answer.
+    pub since: Time,
 }
 
 /// A publisher through which records of ours may stand in a zone.
@@ -266,7 +283,7 @@ pub struct PublishedBy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_since: Option<Time>,
 
-    /// Whether records were published through it, as far as is known, when it was left.
+    /// Whether records were published through it, or may have been: an update was sent.
     #[serde(default)]
     pub published: bool,
 }

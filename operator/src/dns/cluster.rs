@@ -110,7 +110,7 @@ impl Zones {
         session: &Session,
     ) -> Outcome {
         let mut outcome = visit(host, service, secrets, session, &self.limits, Timestamp::now()).await;
-        if let Err(error) = self.endpoints(host, &outcome.endpoints).await {
+        if let Err(error) = self.endpoints(host, &outcome.endpoints, &outcome.kept_endpoints).await {
             let why = match &error {
                 kube::Error::Api(status) if status.code == 404 => {
                     "the kind DNSEndpoint is not there: install external-dns with its CRD".to_owned()
@@ -124,8 +124,14 @@ impl Zones {
         outcome
     }
 
-    /// Brings the DNSEndpoints of a resource to what is wanted; writes nothing when they are so.
-    async fn endpoints(&self, host: &OfficeKmsHost, wanted: &[Value]) -> Result<(), kube::Error> {
+    /// Brings the DNSEndpoints of a resource to what is wanted; writes nothing when they are so. Those of the names in `kept`
+    /// are left alone.
+    async fn endpoints(
+        &self,
+        host: &OfficeKmsHost,
+        wanted: &[Value],
+        kept: &BTreeSet<String>,
+    ) -> Result<(), kube::Error> {
         let uses = host
             .spec
             .dns
@@ -143,7 +149,7 @@ impl Zones {
         let name = host.name_any();
         let ours = ListParams::default().labels(&format!("{INSTANCE}={name},{}={}", COMPONENT.0, COMPONENT.1));
         let live = api.list(&ours).await?;
-        let mut keep = BTreeSet::new();
+        let mut keep = kept.clone();
         for object in wanted {
             let object = labelled(host, object);
             let text = object.pointer("/metadata/name").and_then(Value::as_str);

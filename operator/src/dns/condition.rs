@@ -2,6 +2,7 @@
 
 use super::round::Report;
 use super::settings::Problem;
+use crate::api::status::ZoneStatus;
 
 /// A condition before Kubernetes' form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +55,10 @@ pub fn dns_published(problems: &[Problem], reports: &[Report]) -> Verdict {
 
 /// Whether others' records let clients pass by the replicas.
 #[must_use]
-pub fn clients_bypass_relay(reports: &[Report]) -> Verdict {
-    let foreign: Vec<&str> = reports
+pub fn clients_bypass_relay(rows: &[ZoneStatus]) -> Verdict {
+    let foreign: Vec<&str> = rows
         .iter()
-        .flat_map(|report| report.foreign.iter().map(String::as_str))
+        .flat_map(|row| row.foreign.iter().map(String::as_str))
         .collect();
     if foreign.is_empty() {
         return Verdict {
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn foreign_records_are_named() {
-        let mut with = report("a", None);
+        let mut with = ZoneStatus::default();
         assert!(!clients_bypass_relay(std::slice::from_ref(&with)).status);
         with.foreign = vec!["_vlmcs._tcp.a. IN SRV 0 0 1688 dc1.a.".into()];
         let verdict = clients_bypass_relay(&[with]);

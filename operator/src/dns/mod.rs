@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! spec, Secret ----> settings (checks, with field paths) --+
-//! Service ---------> target (name and addresses) ----------+-> presence (probe, grace) -> round -> condition, rows, events
-//! bind probe ------------------------------------------+
+//! Service ---------> target (name and addresses) ----------+-> presence (grace) -> round -> condition, rows, events
+//! status, probe ---> candidate (what stood, what answers) -+
 //! ```
 //!
 //! All but [`probe`] and [`round`] is pure. What is asked of a zone's servers, and how records are owned, is kms-dns'.
 
+mod candidate;
 pub mod cluster;
 pub mod condition;
 pub mod input;

@@ -1,17 +1,19 @@
 //! Whether records may stand now: what does not answer is not published, and what stops answering keeps its records for a
 //! grace period, so that a short outage does not send every client into negative caches.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use kms_dns::records::Endpoint;
 
 /// How often records are published again although they stand: scavenging of dynamic records takes what is older.
 pub const REFRESH: SignedDuration = SignedDuration::from_hours(24);
 
-/// What a bind probe of the target found.
+/// What bind probes of the targets found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// The KMS interface was bound.
+    /// The KMS interface was bound at one of them at least.
     Answered,
     /// It was not.
     Failed {
@@ -30,7 +32,7 @@ pub enum Probe {
 /// What is remembered of a zone between rounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Whether our records stand there, as far as we know.
+    /// Whether our records stand there, or may do.
     pub published: bool,
     /// Since when the target does not answer.
     pub failing_since: Option<Timestamp>,
@@ -108,6 +110,65 @@ pub fn decide(probe: &Probe, memory: Memory, grace: SignedDuration, now: Timesta
     }
 }
 
+/// Targets that stopped answering, and since when: an address, or a host name where the addresses are somebody else's.
+pub type Silent = BTreeMap<String, Timestamp>;
+
+/// What may be published of several targets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// These.
+    pub endpoints: Vec<Endpoint>,
+    /// Those that stopped answering, for the next time.
+    pub silent: Silent,
+    /// What does not answer, and what becomes of it.
+    pub told: Option<String>,
+}
+
+/// Admits what answers, and what stopped answering as long as its grace lasts. What does not answer and did not stand is
+/// left out.
+///
+/// `failed` says why a target did not answer; `stood` whether its records stand.
+#[must_use]
+pub fn admit(
+    endpoints: &[Endpoint],
+    failed: &BTreeMap<String, String>,
+    stood: &dyn Fn(&str) -> bool,
+    before: &Silent,
+    grace: SignedDuration,
+    now: Timestamp,
+) -> Admitted {
+    let mut silent = Silent::new();
+    let mut told = Vec::new();
+    let mut left_out = BTreeSet::new();
+    for (target, why) in failed {
+        let since = before.get(target).copied().or_else(|| stood(target).then_some(now));
+        silent.extend(since.map(|since| (target.clone(), since)));
+        let until = since.map(|since| since.checked_add(grace).unwrap_or(Timestamp::MAX));
+        if let Some(until) = until.filter(|until| now < *until) {
+            told.push(format!("the records of {target} stay until {until:.0}: {why}"));
+        } else {
+            told.push(format!("{target} is not published: {why}"));
+            left_out.insert(target.as_str());
+        }
+    }
+    let endpoints = endpoints.iter().filter_map(|endpoint| {
+        let mut endpoint = endpoint.clone();
+        if endpoint.addresses.is_empty() {
+            return (!left_out.contains(&*endpoint.target.to_string())).then_some(endpoint);
+        }
+        endpoint
+            .addresses
+            .retain(|address| !left_out.contains(&*address.to_string()));
+        // Without addresses of ours it would be somebody else's name.
+        (!endpoint.addresses.is_empty()).then_some(endpoint)
+    });
+    Admitted {
+        endpoints: endpoints.collect(),
+        silent,
+        told: (!told.is_empty()).then(|| told.join("; ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -165,6 +226,57 @@ mod tests {
         let refresh = |minute| decide(&Probe::Answered, published, GRACE, at(minute)).0;
         assert_eq!(refresh(24 * 60 - 1), Action::Publish { refresh: false });
         assert_eq!(refresh(24 * 60), Action::Publish { refresh: true });
+    }
+
+    fn endpoint(target: &str, addresses: &[&str]) -> Endpoint {
+        Endpoint {
+            target: target.parse().unwrap(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            port: 1688,
+            priority: 0,
+            weight: 0,
+        }
+    }
+
+    #[test]
+    fn a_silent_target_among_others_loses_its_records_after_its_grace_and_never_gets_any() {
+        let all = [
+            endpoint("kms.example", &["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
+            endpoint("lb.example", &[]),
+        ];
+        let dead = |targets: &[&str]| {
+            targets
+                .iter()
+                .map(|&target| (target.to_owned(), "refused".to_owned()))
+                .collect()
+        };
+        let stood = |target: &str| target != "2001:db8::1";
+        let failed = dead(&["192.0.2.2", "2001:db8::1", "lb.example"]);
+
+        let first = admit(&all, &failed, &stood, &Silent::new(), GRACE, at(0));
+        let kept = [
+            endpoint("kms.example", &["192.0.2.1", "192.0.2.2"]),
+            endpoint("lb.example", &[]),
+        ];
+        assert_eq!(
+            first.endpoints, kept,
+            "what never stood is left out, what stood is kept"
+        );
+        assert_eq!(first.silent.len(), 2);
+        let later = admit(&all, &failed, &stood, &first.silent, GRACE, at(9));
+        assert_eq!((&later.endpoints, &later.silent), (&first.endpoints, &first.silent));
+        let over = admit(&all, &failed, &stood, &later.silent, GRACE, at(10));
+        assert_eq!(over.endpoints, [endpoint("kms.example", &["192.0.2.1"])]);
+        let told = over.told.unwrap();
+        assert!(told.contains("lb.example is not published: refused"), "{told}");
+        // Whatever the status says still stands: it is silent, and has had its grace.
+        let after = admit(&all, &failed, &stood, &over.silent, GRACE, at(60));
+        assert_eq!(after.endpoints, over.endpoints);
+
+        let back = admit(&all, &dead(&["192.0.2.2"]), &stood, &over.silent, GRACE, at(61));
+        assert_eq!(back.silent.len(), 1, "what answers again is forgotten");
+        let none = admit(&all, &BTreeMap::new(), &stood, &back.silent, GRACE, at(62));
+        assert_eq!((none.endpoints.as_slice(), none.told), (all.as_slice(), None));
     }
 
     proptest! {

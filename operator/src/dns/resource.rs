@@ -9,7 +9,7 @@
 //! 2nd look: what was left elsewhere is taken away, then records are published and verified
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kms_dns::dns_endpoint::dns_endpoint;
-use kms_dns::records::{Desired, OwnerId};
-use kms_host::rpc::ConnectOptions;
+use kms_dns::records::Desired;
+use kms_dns::rfc2136::{ServerAddress, Turn};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::candidate::{Candidate, Surroundings};
 use super::condition::{Verdict, clients_bypass_relay, dns_published};
 use super::input::{self, HeldBack};
-use super::presence::{Action, Memory, Probe, decide};
-use super::probe::probe;
+use super::presence::Action;
 use super::round::{Limits, Report, Task, clean_up as take_away, round};
-use super::settings::{Problem, Zone, ZonePublisher, check};
-use super::target::{ServiceFacts, Target, desired, target};
-use crate::api::status::{PublishedBy, ZoneStatus};
-use crate::api::{DeletionPolicy, DnsSpec, OfficeKmsHost, SKIP_CLEANUP_ANNOTATION, WindowsDnsPublisher, ZoneSpec};
+use super::settings::{Problem, ZonePublisher, check, duplicates, owner};
+use super::target::ServiceFacts;
+use crate::api::status::{PublishedBy, SilentTarget, ZoneStatus};
+use crate::api::{DeletionPolicy, OfficeKmsHost, SKIP_CLEANUP_ANNOTATION, WindowsDnsPublisher};
 use crate::notice::Notice;
 use crate::secrets::{Objects, ReadSecrets};
 
@@ -49,6 +49,8 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// A refused account is not tried again before: Windows locks it after a few tries, and forgets them after half an hour by
 /// default.
 const AFTER_REFUSED_PASSWORD: SignedDuration = SignedDuration::from_hours(1);
+/// Most lists of servers of which it is remembered who answered: more than a resource has zones and places.
+const MOST_TURNS: usize = 127;
 /// Most places that are remembered of a zone.
 const MOST_PLACES: usize = 4;
 /// Longest message of a row.
@@ -58,10 +60,12 @@ const SHOWN: usize = 64;
 /// What Events say that was being done.
 const ACTION: &str = "Publishing";
 
-/// What is known as long as the process lives: accounts that a Windows DNS server refused.
+/// What is known as long as the process lives: accounts that a Windows DNS server refused, and which of several servers
+/// answered last.
 #[derive(Debug, Default)]
 pub struct Session {
     refused: Mutex<BTreeMap<String, Timestamp>>,
+    turns: Mutex<Vec<(Vec<ServerAddress>, Turn)>>,
 }
 
 /// What came of a look at a resource's zones.
@@ -75,8 +79,10 @@ pub struct Outcome {
     pub bypassed: Option<Verdict>,
     /// Events of Kubernetes.
     pub notices: Vec<Notice>,
-    /// DNSEndpoint objects that are to be, without owner references; others of this resource are to go.
+    /// DNSEndpoint objects that are to be, without owner references.
     pub endpoints: Vec<Value>,
+    /// Names of those that stay as they are, if they are there; others of this resource are to go.
+    pub kept_endpoints: BTreeSet<String>,
     /// Whether the resource needs [`FINALIZER`]: records stand outside, or are about to.
     pub finalizer: bool,
     /// When to look again.
@@ -96,19 +102,6 @@ pub struct Cleaned {
     pub again_in: Duration,
 }
 
-/// A zone of the spec on its way.
-struct Candidate<'a> {
-    spec: &'a ZoneSpec,
-    before: ZoneStatus,
-    place: Option<PublishedBy>,
-    /// Places that are to be emptied.
-    left: Vec<PublishedBy>,
-    memory: Memory,
-    checked: Result<Task, String>,
-    /// Whether this look only notes where records will stand.
-    notes: bool,
-}
-
 /// Looks at the zones: takes away what was left elsewhere, publishes, verifies, refreshes. Takes at most twice
 /// `limits.zone`, however many zones there are.
 pub async fn visit(
@@ -123,16 +116,23 @@ pub async fn visit(
     let spec = host.spec.dns.as_ref();
     let objects = Objects::read(secrets, &input::names(spec, stored)).await;
     let held = |mark: &str| session.held_back(mark, now);
-    let mut problems = Vec::new();
     let mut candidates = Vec::new();
     if let Some(dns) = spec {
-        let zones = (0..).zip(&dns.zones);
-        let made =
-            zones.map(|(index, zone)| candidate(host, dns, (index, zone), stored, service, &objects, &held, now));
-        for (candidate, wrong) in join_all(made).await {
-            problems.extend(wrong);
-            candidates.push(candidate);
-        }
+        let around = Surroundings {
+            host,
+            dns,
+            stored,
+            service,
+            objects: &objects,
+            held: &held,
+            now,
+        };
+        let names: Vec<&str> = dns.zones.iter().map(|zone| zone.name.as_str()).collect();
+        let mut twice = duplicates(&names);
+        let made = (0..)
+            .zip(&dns.zones)
+            .map(|(index, zone)| Candidate::new((index, zone), twice.remove(&index), &around));
+        candidates = join_all(made.collect::<Vec<_>>()).await;
     }
     let gone: Vec<&ZoneStatus> = stored
         .iter()
@@ -151,7 +151,7 @@ pub async fn visit(
                 .flat_map(|row| row.published_by.iter().map(|place| (row.zone.as_str(), place))),
         )
         .collect();
-    let emptied = withdraw(&leftovers, &objects, &held, limits).await;
+    let emptied = withdraw(&leftovers, &objects, session, limits, now).await;
     let mut stuck: BTreeMap<String, (Vec<PublishedBy>, String)> = BTreeMap::new();
     for ((zone, place), emptied) in leftovers.iter().zip(emptied) {
         match emptied {
@@ -180,6 +180,7 @@ pub async fn visit(
             rows.push(ZoneStatus {
                 verified: false,
                 published_by: places,
+                foreign: Vec::new(),
                 message: Some(short(&format!(
                     "it left the spec, and its records could not be taken away: {why}"
                 ))),
@@ -194,36 +195,47 @@ pub async fn visit(
         .as_ref()
         .is_some_and(|all| all.iter().any(|one| one == FINALIZER));
     let mut again_in = spec.map_or(Duration::from_secs(300), |dns| seconds(dns.check_interval_seconds));
+    let mut problems = Vec::new();
     let mut tasks = Vec::new();
     let mut waiting = Vec::new();
+    let mut endpoints = Vec::new();
+    let mut kept_endpoints = BTreeSet::new();
     for mut candidate in candidates {
-        if let Ok(task) = &mut candidate.checked
-            && matches!(task.action, Action::Publish { .. })
-            && !(is_noted(candidate.place.as_ref(), &candidate.before) && (candidate.place.is_none() || finalizer_set))
-        {
-            task.action = Action::Wait {
-                why: "it is noted where records will stand, then they are published".to_owned(),
-            };
-            candidate.notes = true;
-            again_in = AT_ONCE;
-        }
+        let noted = candidate.is_noted() && (candidate.place.is_none() || finalizer_set);
         match candidate.checked.clone() {
-            Ok(task) => {
+            Ok(mut task) => {
+                if matches!(task.action, Action::Publish { .. }) && !noted {
+                    task.action = Action::Wait {
+                        why: "it is noted where records will stand, then they are published".to_owned(),
+                    };
+                    candidate.notes = true;
+                    again_in = AT_ONCE;
+                }
+                session.take_turns(&mut task.zone.publisher);
+                match endpoint(host, &task) {
+                    Some(Wanted::So(object)) => endpoints.push(object),
+                    Some(Wanted::AsItIs(name)) => _ = kept_endpoints.insert(name),
+                    None => {}
+                }
                 tasks.push(task);
                 waiting.push(candidate);
             }
-            Err(why) => rows.push(unusable(candidate, &why, &stuck)),
+            Err(wrong) => {
+                if candidate.spec.dns_endpoint.is_some() {
+                    kept_endpoints.insert(endpoint_name(host, &candidate.spec.name));
+                }
+                rows.push(unusable(candidate, &wrong, &stuck));
+                problems.extend(wrong);
+            }
         }
     }
     let reports = round(&tasks, limits).await;
-    let mut endpoints = Vec::new();
     for ((candidate, task), report) in waiting.iter().zip(&tasks).zip(&reports) {
         if report.failure == Some("denied")
             && let Some(publisher) = &candidate.spec.windows_dns
         {
             session.refuse(publisher, &objects, now);
         }
-        endpoints.extend(endpoint(host, task));
         rows.push(row(candidate, task, report, &stuck, now));
     }
     notices.extend(rows.iter().flat_map(|row| transitions(row, stored)));
@@ -234,10 +246,11 @@ pub async fn visit(
     let finalizer = rows.iter().any(|row| !row.published_by.is_empty());
     Outcome {
         published: Some(published(&problems, &reports, &rows, &stuck)),
-        bypassed: Some(clients_bypass_relay(&reports)),
+        bypassed: Some(clients_bypass_relay(&rows)),
         rows,
         notices,
         endpoints,
+        kept_endpoints,
         finalizer,
         again_in,
     }
@@ -283,8 +296,7 @@ pub async fn clean_up(
         return cleaned;
     }
     let objects = Objects::read(secrets, &input::names(None, stored)).await;
-    let held = |mark: &str| session.held_back(mark, now);
-    let outcomes = withdraw(&places, &objects, &held, limits).await;
+    let outcomes = withdraw(&places, &objects, session, limits, now).await;
     cleaned.left = outcomes.into_iter().filter_map(Result::err).collect();
     if cleaned.left.is_empty() {
         let message = format!("our records were taken away from {}", zones.join(", "));
@@ -344,6 +356,20 @@ impl Session {
         ))
     }
 
+    /// Begins with the server that answered last, or behind those that did not.
+    fn take_turns(&self, publisher: &mut ZonePublisher) {
+        let ZonePublisher::Rfc2136 { servers, turn, .. } = publisher else {
+            return;
+        };
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = turns.iter().find(|(known, _)| known == servers) {
+            *turn = known.clone();
+            return;
+        }
+        turns.truncate(MOST_TURNS);
+        turns.insert(0, (servers.clone(), turn.clone()));
+    }
+
     fn refuse(&self, publisher: &WindowsDnsPublisher, objects: &Objects, now: Timestamp) {
         if let Some(mark) = input::account_mark(publisher, objects) {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -356,112 +382,23 @@ impl Session {
     }
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "one call site; a struct would only name the same eight things again"
-)]
-async fn candidate<'a>(
-    host: &OfficeKmsHost,
-    dns: &DnsSpec,
-    (index, spec): (usize, &'a ZoneSpec),
-    stored: &[ZoneStatus],
-    service: Option<&ServiceFacts>,
-    objects: &Objects,
-    held: &HeldBack<'_>,
-    now: Timestamp,
-) -> (Candidate<'a>, Vec<Problem>) {
-    let owner = input::owner(host);
-    let before = stored
-        .iter()
-        .find(|row| row.zone == spec.name)
-        .cloned()
-        .unwrap_or_default();
-    let place = input::place(spec, &owner);
-    let left = before
-        .published_by
-        .iter()
-        .filter(|old| {
-            place
-                .as_ref()
-                .is_none_or(|place| !input::same_place(&spec.name, old, place))
-        })
-        .cloned()
-        .collect();
-    let mut memory = Memory {
-        published: before.refreshed_at.is_some(),
-        failing_since: before.failing_since.as_ref().map(|at| at.0),
-        refreshed_at: before.refreshed_at.as_ref().map(|at| at.0),
-    };
-    let mut problems = Vec::new();
-    let checked = match check(index, &input::zone(spec, objects, held)) {
-        Ok(zone) => {
-            let probes = dns.probe && !matches!(zone.publisher, ZonePublisher::Manual);
-            let grace = SignedDuration::from_secs(dns.grace_period_seconds.into());
-            task(host, zone, &owner, service, probes, grace, &mut memory, now).await
-        }
-        Err(wrong) => {
-            let told: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-            problems = wrong;
-            Err(told.join("; "))
-        }
-    };
-    let candidate = Candidate {
-        spec,
-        before,
-        place,
-        left,
-        memory,
-        checked,
-        notes: false,
-    };
-    (candidate, problems)
-}
-
-/// What is to be done in a zone, from its target and whether that answers.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "one call site; a struct would only name the same eight things again"
-)]
-async fn task(
-    host: &OfficeKmsHost,
-    zone: Zone,
-    owner: &str,
-    service: Option<&ServiceFacts>,
-    probes: bool,
-    grace: SignedDuration,
-    memory: &mut Memory,
-    now: Timestamp,
-) -> Result<Task, String> {
-    let owner: OwnerId = owner.parse().map_err(|error| format!("spec.dns.owner: {error}"))?;
-    let name = host.metadata.name.as_deref().unwrap_or_default();
-    let nothing = ServiceFacts {
-        port: 1688,
-        ..ServiceFacts::default()
-    };
-    let (endpoints, found) = match target(&zone, name, service.unwrap_or(&nothing)) {
-        Target::Known(endpoints) if probes => {
-            let found = probe(&endpoints, &ConnectOptions::default()).await;
-            (endpoints, found)
-        }
-        Target::Known(endpoints) => (endpoints, Probe::Off),
-        Target::Waiting(why) => (Vec::new(), Probe::NoTarget { why }),
-    };
-    let desired = desired(&zone, &owner, &endpoints).map_err(|error| error.to_string())?;
-    let (action, kept) = decide(&found, *memory, grace, now);
-    *memory = kept;
-    Ok(Task { zone, desired, action })
-}
-
 /// Takes away what stands in these places.
 async fn withdraw(
     places: &[(&str, &PublishedBy)],
     objects: &Objects,
-    held: &HeldBack<'_>,
+    session: &Session,
     limits: &Limits,
+    now: Timestamp,
 ) -> Vec<Result<(), String>> {
+    let held = |mark: &str| session.held_back(mark, now);
     let tasks: Vec<Result<Option<Task>, String>> = places
         .iter()
-        .map(|(zone, place)| leftover(zone, place, objects, held))
+        .map(|(zone, place)| {
+            let mut task = leftover(zone, place, objects, &held)?;
+            task.iter_mut()
+                .for_each(|task| session.take_turns(&mut task.zone.publisher));
+            Ok(task)
+        })
         .collect();
     let doable: Vec<Task> = tasks.iter().filter_map(|task| task.clone().ok().flatten()).collect();
     let mut outcomes = take_away(&doable, limits).await.into_iter();
@@ -483,7 +420,7 @@ fn left(zone: &str, place: &PublishedBy, stored: &[ZoneStatus], now: Timestamp) 
     let row = stored.iter().find(|row| row.zone == zone);
     PublishedBy {
         left_since: Some(Time(now)),
-        published: row.is_some_and(|row| row.refreshed_at.is_some()),
+        published: place.published || row.is_some_and(|row| row.refreshed_at.is_some()),
         ..place.clone()
     }
 }
@@ -497,12 +434,14 @@ fn leftover(zone: &str, place: &PublishedBy, objects: &Objects, held: &HeldBack<
         let told: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
         format!("{zone}: {}", told.join("; "))
     })?;
-    let owner: OwnerId = place.owner.parse().map_err(|error| format!("{zone}: {error}"))?;
+    let owner = owner(&place.owner).map_err(|problem| format!("{zone}: {}", problem.message))?;
     let desired = Desired::new(checked.name.clone(), checked.apex.clone(), owner, checked.ttl, &[])
         .map_err(|error| format!("{zone}: {error}"))?;
     Ok(Some(Task {
         zone: checked,
+        stood: desired.clone(),
         desired,
+        silent: None,
         action: Action::Withdraw {
             why: "the zone is not published through this any more".to_owned(),
         },
@@ -510,15 +449,19 @@ fn leftover(zone: &str, place: &PublishedBy, objects: &Objects, held: &HeldBack<
 }
 
 /// The row of a zone that cannot be published as the spec has it: what stands there stays.
-fn unusable(candidate: Candidate<'_>, why: &str, stuck: &BTreeMap<String, (Vec<PublishedBy>, String)>) -> ZoneStatus {
+fn unusable(
+    candidate: Candidate<'_>,
+    wrong: &[Problem],
+    stuck: &BTreeMap<String, (Vec<PublishedBy>, String)>,
+) -> ZoneStatus {
+    let told: Vec<String> = wrong.iter().map(ToString::to_string).collect();
     let mut row = ZoneStatus {
         zone: candidate.spec.name.clone(),
         verified: false,
         verified_at: None,
-        message: Some(short(why)),
+        message: Some(short(&told.join("; "))),
         ..candidate.before
     };
-    row.published_by.retain(|place| !candidate.left.contains(place));
     keep_stuck(&mut row, stuck);
     row
 }
@@ -531,9 +474,8 @@ fn row(
     now: Timestamp,
 ) -> ZoneStatus {
     let before = &candidate.before;
-    let hard = !matches!(report.failure, None | Some("unverified" | "silent"));
     let (refreshed_at, stands) = match &task.action {
-        Action::Publish { refresh } if !hard => {
+        Action::Publish { refresh } if report.carried_out => {
             let fresh = *refresh || before.refreshed_at.is_none();
             let at = if fresh {
                 Some(Time(now))
@@ -542,14 +484,25 @@ fn row(
             };
             (at, true)
         }
-        Action::Withdraw { .. } if !hard => (None, false),
+        Action::Withdraw { .. } if report.carried_out => (None, false),
         Action::Publish { .. } | Action::Keep { .. } | Action::Withdraw { .. } => (before.refreshed_at.clone(), true),
         // Where it is noted that records will stand, they may.
         Action::Wait { .. } => {
-            let was = candidate.place.is_some() && is_noted(candidate.place.as_ref(), before);
+            let was = candidate.place.is_some() && candidate.is_noted();
             (before.refreshed_at.clone(), candidate.notes || was)
         }
     };
+    let place = candidate.place.clone().filter(|_| stands).map(|place| PublishedBy {
+        published: report.attempted
+            || refreshed_at.is_some()
+            || before.published_by.iter().any(|place| place.published),
+        ..place
+    });
+    let foreign = report.foreign.as_ref().map(|records| shown(records));
+    let silent = candidate.silent.iter().take(SHOWN).map(|(target, since)| SilentTarget {
+        target: target.clone(),
+        since: Time(*since),
+    });
     let moved_on = refreshed_at != before.refreshed_at;
     let verified_at = match (&before.verified_at, report.verified) {
         (_, false) => None,
@@ -560,24 +513,18 @@ fn row(
         zone: candidate.spec.name.clone(),
         publisher: Some(report.publisher.to_owned()),
         verified: report.verified,
-        records: report.records.iter().take(SHOWN).map(|record| short(record)).collect(),
-        foreign: report.foreign.iter().take(SHOWN).map(|record| short(record)).collect(),
+        records: shown(&report.records),
+        // As long as nobody looked, what was seen holds.
+        foreign: foreign.unwrap_or_else(|| before.foreign.clone()),
         verified_at,
         refreshed_at,
         failing_since: candidate.memory.failing_since.map(Time),
-        published_by: candidate.place.clone().filter(|_| stands).into_iter().collect(),
+        silent: silent.collect(),
+        published_by: place.into_iter().collect(),
         message: Some(short(&report.message)),
     };
     keep_stuck(&mut row, stuck);
     row
-}
-
-/// Whether the stored status says where records will stand; inside of the cluster nothing needs to.
-fn is_noted(place: Option<&PublishedBy>, stored: &ZoneStatus) -> bool {
-    place.is_none_or(|place| {
-        let noted = &mut stored.published_by.iter();
-        noted.any(|noted| input::same_place(&stored.zone, noted, place))
-    })
 }
 
 fn keep_stuck(row: &mut ZoneStatus, stuck: &BTreeMap<String, (Vec<PublishedBy>, String)>) {
@@ -592,30 +539,35 @@ fn keep_stuck(row: &mut ZoneStatus, stuck: &BTreeMap<String, (Vec<PublishedBy>, 
     }
 }
 
+/// What becomes of a DNSEndpoint.
+enum Wanted {
+    /// It is to be so.
+    So(Value),
+    /// The one of this name stays as it is.
+    AsItIs(String),
+}
+
 /// The DNSEndpoint of a zone that external-dns publishes, while records are to stand.
-fn endpoint(host: &OfficeKmsHost, task: &Task) -> Option<Value> {
+fn endpoint(host: &OfficeKmsHost, task: &Task) -> Option<Wanted> {
     let ZonePublisher::DnsEndpoint { labels } = &task.zone.publisher else {
         return None;
     };
-    if matches!(task.action, Action::Withdraw { .. } | Action::Wait { .. }) {
-        return None;
+    let name = endpoint_name(host, &task.zone.name.to_string());
+    match task.action {
+        Action::Publish { .. } => {
+            let namespace = host.metadata.namespace.as_deref().unwrap_or_default();
+            dns_endpoint(&name, namespace, labels, &task.desired).map(Wanted::So)
+        }
+        Action::Keep { .. } => Some(Wanted::AsItIs(name)),
+        Action::Withdraw { .. } | Action::Wait { .. } => None,
     }
-    let name = host.metadata.name.as_deref().unwrap_or_default();
-    let namespace = host.metadata.namespace.as_deref().unwrap_or_default();
-    dns_endpoint(
-        &endpoint_name(name, &task.zone.name.to_string()),
-        namespace,
-        labels,
-        &task.desired,
-    )
 }
 
 /// Name of a zone's DNSEndpoint: the resource's name and a mark of the zone, whose own name can be too long.
-#[must_use]
-pub fn endpoint_name(resource: &str, zone: &str) -> String {
+fn endpoint_name(host: &OfficeKmsHost, zone: &str) -> String {
     let digest = Sha256::digest(zone.to_ascii_lowercase().as_bytes());
     let mark: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{resource}-{mark}")
+    format!("{}-{mark}", host.metadata.name.as_deref().unwrap_or_default())
 }
 
 fn published(
@@ -666,6 +618,19 @@ fn transitions(row: &ZoneStatus, stored: &[ZoneStatus]) -> Vec<Notice> {
         let told = format!("{}: {message}", row.zone);
         notices.push(Notice::warning(ACTION, "TargetSilent", &told));
     }
+    let known = before.map(|before| before.silent.as_slice()).unwrap_or_default();
+    let is_new = |silent: &&SilentTarget| !known.iter().any(|known| known.target == silent.target);
+    let new: Vec<&str> = row
+        .silent
+        .iter()
+        .filter(is_new)
+        .map(|silent| silent.target.as_str())
+        .collect();
+    // Where none answers, that was told.
+    if !new.is_empty() && row.failing_since.is_none() {
+        let told = format!("{}: {} stopped answering: {message}", row.zone, new.join(", "));
+        notices.push(Notice::warning(ACTION, "TargetSilent", &told));
+    }
     let known = before.map(|before| before.foreign.as_slice()).unwrap_or_default();
     let new: Vec<&str> = row
         .foreign
@@ -678,6 +643,11 @@ fn transitions(row: &ZoneStatus, stored: &[ZoneStatus]) -> Vec<Notice> {
         notices.push(Notice::warning(ACTION, "ClientsBypassRelay", &told));
     }
     notices
+}
+
+/// As many records as a row shows.
+fn shown(records: &[String]) -> Vec<String> {
+    records.iter().take(SHOWN).map(|record| short(record)).collect()
 }
 
 fn seconds(number: i32) -> Duration {

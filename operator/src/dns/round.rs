@@ -1,16 +1,17 @@
 //! One round over all zones of a resource: each on its own and at the same time, within a limit, so that a zone that fails
 //! holds up no other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use kms_dns::discover::ResolverSource;
 use kms_dns::manual::Manual;
-use kms_dns::plan::{Options, Reason};
-use kms_dns::publisher::{Published, Publisher, publish, withdraw};
+use kms_dns::plan::{Observed, Options, Plan};
+use kms_dns::publisher::{PublishError, Publisher, publish, standing, withdraw};
 use kms_dns::records::Desired;
 use kms_dns::rfc2136::{Rfc2136, ServerAddress};
-use kms_dns::verify::{Authority, authorities, verify};
+use kms_dns::verify::{Authority, State, Verification, authorities, verify};
 use tokio::time::timeout;
 
 use super::presence::Action;
@@ -44,8 +45,12 @@ pub struct Task {
     pub zone: Zone,
     /// Its records.
     pub desired: Desired,
+    /// Those that stood before, as far as is known.
+    pub stood: Desired,
     /// What to do with them.
     pub action: Action,
+    /// Which targets do not answer, where others do.
+    pub silent: Option<String>,
 }
 
 /// What became of a zone, as status shows it.
@@ -57,14 +62,14 @@ pub struct Report {
     pub publisher: &'static str,
     /// Whether every authoritative server holds the records.
     pub verified: bool,
-    /// Whether our records stand, as far as we know.
-    pub published: bool,
-    /// Whether anything was changed.
-    pub changed: bool,
+    /// Whether a change was asked for, even if nobody knows what came of it.
+    pub attempted: bool,
+    /// Whether it was done what was to be done, verified or not.
+    pub carried_out: bool,
     /// The records, in zone-file form.
     pub records: Vec<String>,
-    /// Others' SRV records under the name.
-    pub foreign: Vec<String>,
+    /// Others' SRV records under the name; none when nobody looked.
+    pub foreign: Option<Vec<String>>,
     /// A bounded label of what failed.
     pub failure: Option<&'static str>,
     /// What is so, or what is wrong and what to do.
@@ -74,17 +79,22 @@ pub struct Report {
 /// Does what is to be done in every zone.
 pub async fn round(tasks: &[Task], limits: &Limits) -> Vec<Report> {
     join_all(tasks.iter().map(|task| async move {
-        match timeout(limits.zone, one(task, limits)).await {
-            Ok(report) => report,
-            Err(_) => Report {
-                failure: Some("timeout"),
-                message: format!(
-                    "its servers took more than {} s; it is tried again",
-                    limits.zone.as_secs()
-                ),
-                ..blank(task)
-            },
+        let mut report = blank(task);
+        let attempted = AtomicBool::new(false);
+        // What is known stays known when the time is over.
+        if timeout(limits.zone, one(task, limits, &attempted, &mut report))
+            .await
+            .is_err()
+        {
+            report.failure = Some(if report.carried_out { "unverified" } else { "timeout" });
+            let told = format!(
+                "its servers took more than {} s; it is tried again",
+                limits.zone.as_secs()
+            );
+            report.message = with_silence(task, &told);
         }
+        report.attempted = attempted.into_inner();
+        report
     }))
     .await
 }
@@ -102,114 +112,193 @@ pub async fn clean_up(tasks: &[Task], limits: &Limits) -> Vec<Result<(), String>
 /// Removes what is ours in a zone by the publisher that its spec names. The object of `dnsEndpoint` is removed with the
 /// resource that owns it, and what people entered is theirs.
 async fn take_away(task: &Task, limits: &Limits) -> Result<(), String> {
-    match &task.zone.publisher {
-        ZonePublisher::Rfc2136 { servers, key } => {
-            let publisher = Rfc2136::new(servers.clone(), key.clone(), limits.exchange);
-            let gone = withdraw(&publisher, &task.desired).await;
-            gone.map(|_| ()).map_err(|error| chain(&error))
+    let gone = match &task.zone.publisher {
+        ZonePublisher::Rfc2136 { servers, key, turn } => {
+            let publisher = Rfc2136::new(servers.clone(), key.clone(), limits.exchange).with_turn(turn.clone());
+            withdraw(&publisher, &task.desired).await
         }
-        ZonePublisher::WindowsDns(publisher) => {
-            let gone = withdraw(publisher.as_ref(), &task.desired).await;
-            gone.map(|_| ()).map_err(|error| chain(&error))
-        }
-        ZonePublisher::DnsEndpoint { .. } | ZonePublisher::Manual => Ok(()),
-    }
+        ZonePublisher::WindowsDns(publisher) => withdraw(publisher.as_ref(), &task.desired).await,
+        ZonePublisher::DnsEndpoint { .. } | ZonePublisher::Manual => return Ok(()),
+    };
+    gone.map(|_| ()).map_err(|error| chain(&error))
 }
 
 fn blank(task: &Task) -> Report {
+    // As long as nothing is done, what stood stands. People are shown what to enter.
+    let by_hand = matches!(task.zone.publisher, ZonePublisher::Manual);
+    let records = if by_hand || task.stood.entries.is_empty() {
+        &task.desired
+    } else {
+        &task.stood
+    };
     Report {
         zone: task.zone.name.to_string(),
         publisher: task.zone.publisher.kind(),
-        records: task.desired.zone_file(),
+        records: records.zone_file(),
         ..Report::default()
     }
 }
 
-async fn one(task: &Task, limits: &Limits) -> Report {
-    let mut report = blank(task);
+/// Publishes before anything is asked about the zone's servers: these may not answer, and what was published is to be known.
+async fn one(task: &Task, limits: &Limits, attempted: &AtomicBool, report: &mut Report) {
     if let Action::Wait { why } = &task.action {
         report.failure = Some("waiting");
-        report.message = why.clone();
-        return report;
+        report.message.clone_from(why);
+        return;
     }
-    let servers = servers(task, limits).await;
-    let outcome = match (&task.zone.publisher, &task.action) {
-        (ZonePublisher::Rfc2136 { servers, key }, action) => {
-            let publisher = Rfc2136::new(servers.clone(), key.clone(), limits.exchange);
-            act(&publisher, task, action).await
+    let mut known = None;
+    let done = match &task.zone.publisher {
+        ZonePublisher::Rfc2136 { servers, key, turn } => {
+            let publisher = Rfc2136::new(servers.clone(), key.clone(), limits.exchange).with_turn(turn.clone());
+            let noted = Noted {
+                inner: &publisher,
+                attempted,
+            };
+            act(&noted, task).await
         }
-        (ZonePublisher::WindowsDns(publisher), action) => act(publisher.as_ref(), task, action).await,
-        (ZonePublisher::Manual, _) => {
-            let publisher = Manual::new(servers.clone().unwrap_or_default(), limits.exchange);
-            act(&publisher, task, &Action::Publish { refresh: false }).await
+        ZonePublisher::WindowsDns(publisher) => {
+            let noted = Noted {
+                inner: publisher.as_ref(),
+                attempted,
+            };
+            act(&noted, task).await
         }
-        (ZonePublisher::DnsEndpoint { .. }, _) => Ok(None),
+        // People's zones are only looked at.
+        ZonePublisher::Manual => {
+            let servers = known.insert(servers(task, limits).await).clone();
+            let publisher = Manual::new(servers.unwrap_or_default(), limits.exchange);
+            act(&publisher, task).await
+        }
+        // Whoever has a cluster applies the object.
+        ZonePublisher::DnsEndpoint { .. } => Ok(Done {
+            expected: expected(task),
+            foreign: None,
+        }),
     };
-    match outcome {
-        Ok(Some(published)) => {
-            report.changed = !published.plan.changes.is_empty() && publisher_changes(task);
-            report.foreign = published.plan.bypasses().map(ToString::to_string).collect();
-            let refused = published.plan.because(Reason::Listed).count();
-            tracing::debug!(
-                zone = report.zone,
-                removed = refused,
-                "the zone's records were looked at"
-            );
-        }
-        Ok(None) => {}
+    let done = match done {
+        Ok(done) => done,
         Err(error) => {
             report.failure = Some(error.category());
-            report.message = chain(&error);
-            return report;
+            report.message = with_silence(task, &chain(&error));
+            return;
         }
-    }
-    let expected = if matches!(task.action, Action::Withdraw { .. }) {
-        task.desired.withdrawn()
-    } else {
-        task.desired.clone()
     };
-    report.published = !expected.entries.is_empty();
-    match servers {
+    report.carried_out = true;
+    report.foreign = done.foreign;
+    report.records = match &task.action {
+        Action::Withdraw { .. } => task.desired.zone_file(),
+        _ => done.expected.zone_file(),
+    };
+    if let Action::Keep { why, .. } = &task.action
+        && done.expected.entries.is_empty()
+    {
+        report.failure = Some("waiting");
+        report.message = format!("none of our records stands, and none is published: {why}");
+        return;
+    }
+    let servers = match known {
+        Some(servers) => servers,
+        None => servers(task, limits).await,
+    };
+    let told = match servers {
         Ok(servers) => {
-            let verification = verify(&expected, &servers, limits.exchange).await;
+            let verification = verify(&done.expected, &servers, limits.exchange).await;
             report.verified = verification.holds();
-            report.failure = (!report.verified).then_some("unverified");
-            report.message = verification.to_string();
+            if matches!(task.zone.publisher, ZonePublisher::DnsEndpoint { .. }) {
+                report.foreign = foreign(&verification);
+            }
+            verification.to_string()
         }
-        Err(why) => {
-            report.failure = Some("unverified");
-            report.message = why;
+        Err(why) => why,
+    };
+    report.message = with_silence(task, &told);
+    report.failure = (!report.verified).then_some("unverified");
+    match &task.action {
+        Action::Publish { .. } if report.verified && task.silent.is_some() => report.failure = Some("silent"),
+        Action::Keep { .. } | Action::Withdraw { .. } => {
+            report.failure = Some("silent");
+            // Records that are taken away are not published, however well they are verified to be gone.
+            report.verified &= matches!(task.action, Action::Keep { .. });
         }
+        Action::Publish { .. } | Action::Wait { .. } => {}
     }
-    if let Action::Keep { .. } | Action::Withdraw { .. } = &task.action {
-        report.failure = Some("silent");
-        // Records that are taken away are not published, however well they are verified to be gone.
-        report.verified &= matches!(task.action, Action::Keep { .. });
-        report.message = format!("{}; {}", task.action, report.message);
-    }
-    report
 }
 
-/// People's zones are only looked at.
-fn publisher_changes(task: &Task) -> bool {
-    !matches!(task.zone.publisher, ZonePublisher::Manual)
+/// What was done in a zone.
+struct Done {
+    /// What its servers are to hold.
+    expected: Desired,
+    /// Others' SRV records under the name, if somebody looked.
+    foreign: Option<Vec<String>>,
 }
 
-async fn act(
-    publisher: &dyn Publisher,
-    task: &Task,
-    action: &Action,
-) -> Result<Option<Published>, kms_dns::publisher::PublishError> {
-    match action {
+async fn act(publisher: &dyn Publisher, task: &Task) -> Result<Done, PublishError> {
+    let (expected, plan) = match &task.action {
+        Action::Keep { .. } => standing(publisher, &task.stood).await?,
         Action::Publish { refresh } => {
             let options = Options {
                 refresh: *refresh,
                 ..task.zone.options.clone()
             };
-            publish(publisher, &task.desired, &options).await.map(Some)
+            let published = publish(publisher, &task.desired, &options).await?;
+            (task.desired.clone(), published.plan)
         }
-        Action::Withdraw { .. } => withdraw(publisher, &task.desired).await.map(Some),
-        Action::Keep { .. } | Action::Wait { .. } => Ok(None),
+        Action::Withdraw { .. } | Action::Wait { .. } => {
+            (task.desired.withdrawn(), withdraw(publisher, &task.desired).await?.plan)
+        }
+    };
+    let foreign = plan.bypasses().map(ToString::to_string).collect();
+    Ok(Done {
+        expected,
+        foreign: Some(foreign),
+    })
+}
+
+/// What a zone's servers are to hold once it is done what is to be done.
+fn expected(task: &Task) -> Desired {
+    match &task.action {
+        Action::Publish { .. } => task.desired.clone(),
+        Action::Keep { .. } => task.stood.clone(),
+        Action::Withdraw { .. } | Action::Wait { .. } => task.desired.withdrawn(),
+    }
+}
+
+/// Others' records, if a server of the zone could be read.
+fn foreign(verification: &Verification) -> Option<Vec<String>> {
+    let mut states = verification.servers.iter().map(|(_, state)| state);
+    let read = states.any(|state| !matches!(state, State::Unknown { .. }));
+    read.then(|| verification.foreign.iter().map(ToString::to_string).collect())
+}
+
+/// Notes that a change is asked for: from then on records may stand, whatever comes of it.
+struct Noted<'a> {
+    inner: &'a dyn Publisher,
+    attempted: &'a AtomicBool,
+}
+
+impl Publisher for Noted<'_> {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn observe<'a>(&'a self, desired: &'a Desired) -> BoxFuture<'a, Result<Observed, PublishError>> {
+        self.inner.observe(desired)
+    }
+
+    fn apply<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<(), PublishError>> {
+        self.attempted.store(true, Ordering::Relaxed);
+        self.inner.apply(plan)
+    }
+}
+
+/// What is told of a zone, with what does not answer in front.
+fn with_silence(task: &Task, told: &str) -> String {
+    match &task.action {
+        Action::Keep { .. } | Action::Withdraw { .. } => format!("{}; {told}", task.action),
+        Action::Publish { .. } | Action::Wait { .. } => match &task.silent {
+            Some(silent) => format!("{silent}; {told}"),
+            None => told.to_owned(),
+        },
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use kms_dns::names::{HostName, ZoneName};
 use kms_dns::plan::Options;
-use kms_dns::rfc2136::ServerAddress;
+use kms_dns::records::{Desired, OwnerId, RecordsError};
+use kms_dns::rfc2136::{ServerAddress, Turn};
 use kms_dns::tsig::{Algorithm, Key, KeyError};
 use secrecy::SecretString;
 
@@ -104,6 +105,8 @@ pub enum ZonePublisher {
         servers: Vec<ServerAddress>,
         /// The key that signs them.
         key: Key,
+        /// Which of the servers is asked first.
+        turn: Turn,
     },
     /// A Windows DNS server.
     WindowsDns(Arc<WindowsDns>),
@@ -144,6 +147,41 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Reads what our records are marked with.
+///
+/// # Errors
+/// When it cannot be written into a mark.
+pub fn owner(text: &str) -> Result<OwnerId, Problem> {
+    text.parse().map_err(|error: RecordsError| Problem {
+        path: "spec.dns.owner".to_owned(),
+        message: error.to_string(),
+    })
+}
+
+/// Zones of the same name, as DNS knows no capitals: each would take away what the other publishes. By place in
+/// `spec.dns.zones`.
+#[must_use]
+pub fn duplicates(names: &[&str]) -> BTreeMap<usize, Problem> {
+    let same = |left: &str, right: &str| {
+        left.trim_end_matches('.')
+            .eq_ignore_ascii_case(right.trim_end_matches('.'))
+    };
+    let mut problems = BTreeMap::new();
+    for (index, name) in names.iter().enumerate() {
+        let mut others = names.iter().enumerate().filter(|(at, _)| *at != index);
+        if let Some((other, _)) = others.find(|(_, other)| same(name, other)) {
+            let problem = Problem {
+                path: format!("spec.dns.zones[{index}].name"),
+                message: format!(
+                    "`{name}` is spec.dns.zones[{other}] too, as DNS knows no capitals; remove one of them"
+                ),
+            };
+            problems.insert(index, problem);
+        }
+    }
+    problems
+}
+
 /// Checks the zone at `index` of `spec.dns.zones`.
 ///
 /// # Errors
@@ -171,6 +209,9 @@ pub fn check(index: usize, input: &ZoneInput) -> Result<Zone, Vec<Problem>> {
         .map(|(at, text)| checks.read::<ServerAddress>(&format!("verifyServers[{at}]"), text))
         .collect();
     let ttl = checks.number("ttl", input.ttl);
+    if ttl == Some(0) {
+        checks.problem("ttl", "0 is out of range".to_owned());
+    }
     let priority = checks.number("priority", input.priority);
     let weight = checks.number("weight", input.weight);
     let (apex_field, apex) = match &input.publisher {
@@ -182,6 +223,7 @@ pub fn check(index: usize, input: &ZoneInput) -> Result<Zone, Vec<Problem>> {
         Some(apex) => checks.read::<ZoneName>(apex_field, apex),
         None => name.clone(),
     };
+    checks.addresses(input, target.as_ref(), apex.as_ref(), &addresses);
     if let (Some(name), Some(apex)) = (&name, &apex)
         && !apex.holds(name.name())
     {
@@ -246,6 +288,42 @@ impl Checks {
         read
     }
 
+    /// Addresses that stand nowhere, or where we may not write.
+    fn addresses(
+        &mut self,
+        input: &ZoneInput,
+        target: Option<&HostName>,
+        apex: Option<&ZoneName>,
+        addresses: &[Option<IpAddr>],
+    ) {
+        for (at, address) in (0..).zip(addresses) {
+            if address.is_some_and(|address| address.is_unspecified() || address.is_multicast()) {
+                let text = input.addresses.get(at).map_or("", String::as_str);
+                self.problem(
+                    &format!("addresses[{at}]"),
+                    format!("`{text}` is no address that clients can reach"),
+                );
+            }
+        }
+        // One of the records is the SRV record.
+        let most = Desired::LIMIT.saturating_sub(1);
+        if addresses.len() > most {
+            let told = format!("{} addresses are too many; give at most {most}", addresses.len());
+            self.problem("addresses", told);
+        }
+        if let (Some(target), Some(apex)) = (target, apex)
+            && !addresses.is_empty()
+            && !apex.holds(target.name())
+        {
+            self.problem(
+                "addresses",
+                format!(
+                    "`{target}` is not within `{apex}`, so that its addresses cannot be published there; leave them out"
+                ),
+            );
+        }
+    }
+
     fn publisher(&mut self, input: &PublisherInput) -> Option<ZonePublisher> {
         let (servers, key_name, algorithm, secret) = match input {
             PublisherInput::Rfc2136 {
@@ -294,6 +372,7 @@ impl Checks {
             Ok(key) => Some(ZonePublisher::Rfc2136 {
                 servers: servers.into_iter().flatten().collect(),
                 key,
+                turn: Turn::default(),
             }),
             Err(error) => {
                 let field = match error {
@@ -353,11 +432,24 @@ pub(crate) mod tests {
     fn each_bad_input_is_named_by_its_field() {
         let at = |field: &str| format!("spec.dns.zones[2].{field}");
         assert_eq!(paths(|zone| zone.name = "no..name".into()), [at("name")]);
-        assert_eq!(paths(|zone| zone.ttl = -1), [at("ttl")]);
+        for ttl in [-1, 0] {
+            assert_eq!(paths(|zone| zone.ttl = ttl), [at("ttl")]);
+        }
         assert_eq!(
             paths(|zone| zone.addresses = vec!["192.0.2.1".into(), "192.0.2".into()]),
             [at("addresses[1]")]
         );
+        for nowhere in ["0.0.0.0", "::", "224.0.0.1", "ff02::1"] {
+            let paths = paths(|zone| zone.addresses = vec!["192.0.2.1".into(), nowhere.into()]);
+            assert_eq!(paths, [at("addresses[1]")], "{nowhere}");
+        }
+        let many = |zone: &mut ZoneInput| zone.addresses = (0..64).map(|last| format!("192.0.2.{last}")).collect();
+        assert_eq!(paths(many), [at("addresses")]);
+        let elsewhere = |zone: &mut ZoneInput| {
+            zone.target = Some("kms.example.net".into());
+            zone.addresses = vec!["192.0.2.1".into()];
+        };
+        assert_eq!(paths(elsewhere), [at("addresses")]);
         assert_eq!(
             paths(|zone| zone.remove_foreign = vec!["a b".into()]),
             [at("removeForeign[0]")]
@@ -424,6 +516,24 @@ pub(crate) mod tests {
             paths(|zone| zone.publisher = tsig(good(), "HmacSha256", Some("example.net"))),
             [at("rfc2136.zone")]
         );
+    }
+
+    #[test]
+    fn zones_of_one_name_are_told_each_of_the_other() {
+        let found = duplicates(&["a.example", "b.example", "A.Example"]);
+        let told: Vec<String> = found.values().map(ToString::to_string).collect();
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&0, &2]);
+        assert!(
+            told[0].starts_with("spec.dns.zones[0].name: `a.example` is spec.dns.zones[2]"),
+            "{told:?}"
+        );
+        assert!(told[1].contains("is spec.dns.zones[0] too"), "{told:?}");
+    }
+
+    #[test]
+    fn an_owner_that_no_mark_can_hold_is_named_by_its_field() {
+        assert!(owner("c1/office/kms").is_ok());
+        assert_eq!(owner("Cluster 1").unwrap_err().path, "spec.dns.owner");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use kms_dns::plan::Options;
-use kms_dns::publisher::{publish, withdraw};
+use kms_dns::publisher::{publish, standing, withdraw};
 use kms_dns::records::{Data, Endpoint};
 use wsman::client::{Credentials, Endpoint as Address, Limits, Scheme, Transport};
 use wsman::hresult::Hresult;
@@ -214,6 +214,9 @@ async fn records_of_others_stay() {
     let published = publish(&dns, &desired(300, 10), &Options::default()).await.unwrap();
     assert_eq!(published.plan.bypasses().count(), 1);
     assert_eq!(server.count("MicrosoftDNS_SRVType"), 2);
+    let (ours, plan) = standing(&dns, &desired(300, 10).withdrawn()).await.unwrap();
+    assert_eq!(ours, desired(300, 10), "what is ours is known by its marks");
+    assert_eq!(plan.bypasses().count(), 1);
     withdraw(&dns, &desired(300, 10)).await.unwrap();
     assert_eq!(server.count("MicrosoftDNS_SRVType"), 1);
 }

@@ -26,8 +26,9 @@ pub(super) fn command(directory: &Path, address: SocketAddr, algorithm: &str) ->
          log:\n  - target: stderr\n    any: info\n\
          key:\n  - id: {KEY}\n    algorithm: {algorithm}\n    secret: {SECRET}\n\
          acl:\n  - id: updates\n    key: {KEY}\n    action: update\n  - id: questions\n    key: {KEY}\n    action: query\n\
+         \x20 - id: transfers\n    address: 127.0.0.0/8\n    action: transfer\n\
          template:\n  - id: default\n    storage: \"{state}\"\n    file: \"%s.zone\"\n\
-         zone:\n  - domain: {ZONE}\n    acl: [updates, questions]\n  - domain: {CLOSED}\n    acl: questions\n"
+         zone:\n  - domain: {ZONE}\n    acl: [updates, questions, transfers]\n  - domain: {CLOSED}\n    acl: questions\n"
     );
     let file = directory.join("knot.conf");
     fs::write(&file, config)?;

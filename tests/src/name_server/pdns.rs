@@ -21,7 +21,7 @@ pub(super) fn command(directory: &Path, address: SocketAddr, algorithm: &str) ->
     let state = path(directory)?;
     let config = format!(
         "launch=gsqlite3\ngsqlite3-database={}\nlocal-address={}\nlocal-port={}\nsocket-dir={state}\n\
-         dnsupdate=yes\nallow-dnsupdate-from=127.0.0.0/8\nguardian=no\ndaemon=no\ncache-ttl=0\nquery-cache-ttl=0\n\
+         dnsupdate=yes\nallow-dnsupdate-from=127.0.0.0/8\nallow-axfr-ips=127.0.0.0/8\ndisable-axfr=no\nguardian=no\ndaemon=no\ncache-ttl=0\nquery-cache-ttl=0\n\
          negquery-cache-ttl=0\nzone-cache-refresh-interval=0\nreceiver-threads=1\ndistributor-threads=1\nsetuid=\nsetgid=\n",
         path(&database)?,
         address.ip(),

@@ -4,6 +4,7 @@ use kms_dns::discover::ResolverSource;
 use kms_dns::server::{Server, Sockets, Zone as ServedZone};
 
 use super::*;
+use crate::api::ZoneSpec;
 use crate::secrets::tests::secrets;
 
 fn host(zones: &str) -> OfficeKmsHost {
@@ -119,7 +120,7 @@ async fn external_dns_gets_an_object_for_each_of_its_zones_while_there_is_a_targ
     let [endpoint] = outcome.endpoints.as_slice() else {
         panic!("{outcome:?}")
     };
-    assert_eq!(endpoint["metadata"]["name"], endpoint_name("kms", "corp.example.com"));
+    assert_eq!(endpoint["metadata"]["name"], endpoint_name(&host, "corp.example.com"));
     assert_eq!(endpoint["metadata"]["labels"]["team"], "kms");
     assert_eq!(
         endpoint["spec"]["endpoints"][0]["targets"][0],
@@ -129,6 +130,110 @@ async fn external_dns_gets_an_object_for_each_of_its_zones_while_there_is_a_targ
     let nowhere = visit(&host, None, &Objects::default(), &Session::default(), &limits(), now()).await;
     assert!(nowhere.endpoints.is_empty());
     assert_eq!(nowhere.published.unwrap().reason, "WaitingForTarget");
+}
+
+#[tokio::test]
+async fn external_dns_s_object_stays_as_it_is_while_the_grace_of_a_lost_address_lasts() {
+    let mut host = host("{name: corp.example.com, dnsEndpoint: {}}");
+    let object = endpoint_name(&host, "corp.example.com");
+    let after = async |host: &OfficeKmsHost, minutes: i64| {
+        let at = now().saturating_add(SignedDuration::from_mins(minutes)).unwrap();
+        visit(host, None, &Objects::default(), &Session::default(), &limits(), at).await
+    };
+    host.status.get_or_insert_default().dns = look(&host, &Objects::default()).await.rows;
+    let lost = after(&host, 1).await;
+    assert_eq!(
+        (lost.endpoints.len(), lost.kept_endpoints),
+        (0, [object.clone()].into())
+    );
+    assert_eq!(lost.published.unwrap().reason, "TargetSilent");
+    assert_eq!(lost.rows[0].records.len(), 2, "{:?}", lost.rows);
+    host.status.get_or_insert_default().dns = lost.rows;
+    let kept = after(&host, 10).await;
+    assert_eq!(kept.kept_endpoints, [object].into());
+    let over = after(&host, 11).await;
+    assert_eq!((over.endpoints.len(), over.kept_endpoints.len()), (0, 0));
+    host.status.get_or_insert_default().dns = over.rows;
+    assert_eq!(after(&host, 12).await.published.unwrap().reason, "WaitingForTarget");
+}
+
+#[tokio::test]
+async fn external_dns_s_object_stays_as_it_is_while_the_spec_is_wrong() {
+    let mut host = host("{name: corp.example.com, dnsEndpoint: {}}");
+    host.status.get_or_insert_default().dns = look(&host, &Objects::default()).await.rows;
+    let dns = host.spec.dns.as_mut().unwrap();
+    dns.zones[0].addresses = vec!["0.0.0.0".into()];
+    let outcome = look(&host, &Objects::default()).await;
+    assert_eq!(
+        outcome.kept_endpoints,
+        [endpoint_name(&host, "corp.example.com")].into()
+    );
+    let verdict = outcome.published.unwrap();
+    assert_eq!(verdict.reason, "InvalidSpec");
+    assert!(
+        verdict.message.starts_with("spec.dns.zones[0].addresses[0]: "),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_service_says_that_cannot_be_published_is_waited_out() {
+    let host = host("{name: corp.example.com, dnsEndpoint: {}}");
+    let nowhere = ServiceFacts {
+        addresses: ["0.0.0.0".parse().unwrap()].into(),
+        ..service()
+    };
+    let outcome = visit(
+        &host,
+        Some(&nowhere),
+        &Objects::default(),
+        &Session::default(),
+        &limits(),
+        now(),
+    )
+    .await;
+    let verdict = outcome.published.unwrap();
+    assert_eq!(verdict.reason, "WaitingForTarget");
+    assert!(
+        verdict.message.contains("0.0.0.0 is no address that clients can reach"),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn neither_of_two_zones_of_one_name_is_published() {
+    let host = host(&format!("{RFC2136}, {}", RFC2136.replace("corp", "CORP")));
+    let outcome = look(&host, &tsig()).await;
+    let verdict = outcome.published.unwrap();
+    assert_eq!(verdict.reason, "InvalidSpec");
+    for path in ["spec.dns.zones[0].name", "spec.dns.zones[1].name"] {
+        assert!(verdict.message.contains(path), "{verdict:?}");
+    }
+    assert!(!outcome.finalizer, "it is not even noted where records would stand");
+}
+
+#[tokio::test]
+async fn an_owner_that_no_mark_can_hold_is_told_by_field() {
+    let mut host = host(RFC2136);
+    host.spec.dns.as_mut().unwrap().owner = Some("Cluster 1".into());
+    let verdict = look(&host, &tsig()).await.published.unwrap();
+    assert_eq!(verdict.reason, "InvalidSpec");
+    assert!(verdict.message.starts_with("spec.dns.owner: "), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn what_stands_at_a_former_place_stays_as_long_as_the_new_one_cannot_be_used() {
+    let mut host = host(RFC2136);
+    host.status.get_or_insert_default().dns = look(&host, &tsig()).await.rows;
+    let before = host.status.clone().unwrap().dns;
+    host.spec.dns.as_mut().unwrap().zones[0]
+        .rfc2136
+        .as_mut()
+        .unwrap()
+        .servers = vec!["127.0.0.1:2".into()];
+    let outcome = look(&host, &Objects::default()).await;
+    assert_eq!(outcome.published.unwrap().reason, "InvalidSpec");
+    assert_eq!(outcome.rows[0].published_by, before[0].published_by);
 }
 
 #[tokio::test]

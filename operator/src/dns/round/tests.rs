@@ -21,7 +21,13 @@ fn task(publisher: crate::dns::settings::PublisherInput, action: Action) -> Task
         panic!("a target")
     };
     let desired = desired(&zone, &"c1/kms".parse().unwrap(), &endpoints).unwrap();
-    Task { zone, desired, action }
+    Task {
+        zone,
+        stood: desired.withdrawn(),
+        desired,
+        action,
+        silent: None,
+    }
 }
 
 const PUBLISH: Action = Action::Publish { refresh: false };
@@ -74,7 +80,7 @@ async fn a_failing_zone_holds_up_no_other() {
     );
     assert!(reports[0].message.contains("did not answer"), "{}", reports[0].message);
     assert_eq!(reports[2].message, "the Service has no address");
-    assert!(reports[3].verified && reports[3].published, "{:?}", reports[3]);
+    assert!(reports[3].verified && reports[3].carried_out, "{:?}", reports[3]);
 }
 
 #[tokio::test]
