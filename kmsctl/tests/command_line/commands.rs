@@ -19,6 +19,10 @@ fn every_command_finds_what_up_runs() -> Result<()> {
         (Some(2), Some(0)),
         "{found}"
     );
+    assert_eq!(
+        found["order"][0]["owners"][0], "local",
+        "its records are marked: {found}"
+    );
 
     let (four, code) = up.json(&["activate", "--count", "4"])?;
     assert_eq!((&four["notEnoughClients"], code), (&Value::from(4), Some(3)), "{four}");
