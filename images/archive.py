@@ -114,7 +114,7 @@ def image(reference: str, binary: bytes, certificates: bytes, labels: dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("reference", help="name of the image with its tag, such as localhost/officekms/kms-host:0.1.0")
+    parser.add_argument("reference", help="name of the image with its tag, such as ghcr.io/officekms/kms-host:0.1.0")
     parser.add_argument("binary", help="static executable; the image's entry point")
     parser.add_argument("archive", help="file to write")
     parser.add_argument("--certificates", default="/" + CA_BUNDLE, help="PEM bundle of public authorities (Debian's ca-certificates)")

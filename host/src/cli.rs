@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{HostConfig, LogFormat, WatchedFile};
+use crate::otlp::Collector;
 use crate::run::{Listeners, run};
 use crate::serve::raise_open_files;
 use crate::telemetry;
@@ -31,6 +32,8 @@ struct Args {
     /// Form of the log's lines; wins over the file's `log.format`.
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+    #[command(flatten)]
+    collector: Collector,
 }
 
 fn name(text: &str) -> Result<String, &'static str> {
@@ -63,8 +66,19 @@ pub fn main() -> ExitCode {
     if let Some(format) = args.log_format {
         config.log.format = format;
     }
-    telemetry::init(&config.log);
-    match serve(config, file) {
+    let traces = match args.collector.open("kms-host", &config.name) {
+        Ok(traces) => traces,
+        Err(error) => {
+            eprintln!("{:#}", anyhow::Error::from(error));
+            return ExitCode::from(CONFIG_WRONG);
+        }
+    };
+    telemetry::init(&config.log, traces.as_ref());
+    let ended = serve(config, file);
+    if let Some(traces) = traces {
+        traces.flush();
+    }
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

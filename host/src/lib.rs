@@ -20,6 +20,7 @@ pub mod http;
 pub mod keyfile;
 pub mod ledger;
 pub mod metrics;
+pub mod otlp;
 pub mod rehearsal;
 pub mod relay;
 pub mod routing;

@@ -1,24 +1,41 @@
-//! Logging: text or JSON to standard error, and a limit for lines that a peer can provoke.
+//! Logging: text or JSON to standard error, and a limit for lines that a peer can provoke. Traces go with it where a
+//! collector is named.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::otlp::Traces;
 
-/// Sets up logging for the whole process. A second call changes nothing.
-pub fn init(log: &LogConfig) {
+/// Sets up logging, and traces if there are any, for the whole process. A second call changes nothing.
+///
+/// The log's filter is about lines: a quiet log takes nothing from the traces.
+pub fn init(log: &LogConfig, traces: Option<&Traces>) {
     // The filter was checked with the rest of the configuration.
-    let filter = log.filter.parse().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
-    let _ = match log.format {
-        LogFormat::Text => registry.with(lines).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    let filter: EnvFilter = log.filter.parse().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = match log.format {
+        LogFormat::Text => lines().boxed(),
+        LogFormat::Json => lines().json().flatten_event(true).boxed(),
     };
+    let registry = tracing_subscriber::registry();
+    let _ = match traces {
+        // Nothing but the filter is asked of what it leaves out.
+        None => registry.with(lines.and_then(filter)).try_init(),
+        Some(traces) => registry.with(lines.with_filter(filter)).with(traces.layer()).try_init(),
+    };
+}
+
+fn lines<S>() -> fmt::Layer<S, fmt::format::DefaultFields, fmt::format::Format, fn() -> std::io::Stderr>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    fmt::layer().with_writer(std::io::stderr)
 }
 
 /// How often a line that a peer can provoke is written at most.

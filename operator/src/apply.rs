@@ -13,6 +13,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditi
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tracing::Instrument as _;
 
 pub use error::{ApplyError, Verb};
 
@@ -196,13 +197,41 @@ impl Applier {
             Watched::ByName => None,
             _ => self.children.get(namespace, wish.id()),
         };
-        let mut decision = decide(known.as_ref(), wish, owner);
+        let decision = decide(known.as_ref(), wish, owner);
+        if decision == Decision::Keep {
+            return Ok(Done::Kept);
+        }
+        // For traces: the log has a line of its own.
+        let span = tracing::debug_span!(
+            "apply",
+            child.kind = wish.kind.kind,
+            child.name = %wish.name,
+            result = tracing::field::Empty
+        );
+        let carried_out = self.carry_out(namespace, wish, owner, known.as_ref(), decision, all_seen);
+        let done = carried_out.instrument(span.clone()).await;
+        match &done {
+            Ok(done) => span.record("result", tracing::field::debug(done)),
+            Err(error) => span.record("result", error.reason()),
+        };
+        done
+    }
+
+    async fn carry_out(
+        &self,
+        namespace: &str,
+        wish: &Wish,
+        owner: &str,
+        known: Option<&Child>,
+        mut decision: Decision,
+        all_seen: bool,
+    ) -> Result<Done, ApplyError> {
         if decision == Decision::Create {
             // Nothing that was seen has this name; what is not ours is not watched.
             if all_seen && self.make(namespace, wish).await? {
                 return Ok(Done::Created);
             }
-            let there = self.look_up(namespace, wish).await?;
+            let there = self.look_up(namespace, wish.kind, &wish.name).await?;
             decision = decide(there.as_ref(), wish, owner);
         }
         let done = match decision {
@@ -220,7 +249,7 @@ impl Applier {
             Decision::Repair { by } => Done::Repaired { by },
         };
         if wish.kind.kind == "Deployment" && known.is_some() {
-            self.hand_over_replicas(namespace, wish, known.as_ref()).await?;
+            self.hand_over_replicas(namespace, wish, known).await?;
         }
         let object = self.patch(namespace, wish, &wish.object).await;
         let object = object.map_err(|error| ApplyError::of(error, Verb::Patch, wish.kind, namespace, &wish.name))?;
@@ -257,9 +286,18 @@ impl Applier {
         tracing::info!(child.kind = wish.kind.kind, child.name = %wish.name, what = ?done, "a child was applied");
     }
 
-    async fn look_up(&self, namespace: &str, wish: &Wish) -> Result<Option<Child>, ApplyError> {
-        let found = self.api(wish.kind, namespace).get_metadata_opt(&wish.name).await;
-        let found = found.map_err(|error| ApplyError::of(error, Verb::Get, wish.kind, namespace, &wish.name))?;
+    /// Asks the API server for a child, whatever is known of it.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub async fn look_up(
+        &self,
+        namespace: &str,
+        kind: &'static ChildKind,
+        name: &str,
+    ) -> Result<Option<Child>, ApplyError> {
+        let found = self.api(kind, namespace).get_metadata_opt(name).await;
+        let found = found.map_err(|error| ApplyError::of(error, Verb::Get, kind, namespace, name))?;
         Ok(found.map(|found| Child::of(&found.metadata, Facts::None)))
     }
 

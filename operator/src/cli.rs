@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use kms_host::config::{LogConfig, LogFormat};
+use kms_host::otlp::Collector;
 use kube::Config;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,19 @@ enum Command {
     Crd,
     /// Print the manifests that install the operator.
     Manifests(Box<Install>),
+    /// Ask a running operator until it is ready, as `helm test` does.
+    Ready(ReadyArgs),
+}
+
+#[derive(Debug, Args)]
+struct ReadyArgs {
+    /// Where its metrics are.
+    #[arg(value_name = "HOST:PORT")]
+    address: String,
+
+    /// Seconds after which it is not.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    patience_seconds: u64,
 }
 
 /// How the operator runs.
@@ -120,6 +134,9 @@ pub struct RunArgs {
     /// Form of the log's lines.
     #[arg(long, env = "OKMS_LOG_FORMAT", value_name = "FORMAT", default_value = "json")]
     log_format: LogForm,
+
+    #[command(flatten)]
+    collector: Collector,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -137,6 +154,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Some(Command::Crd) => print(crate::crd::yaml()),
         Some(Command::Manifests(install)) => print(crate::manifests::yaml(&install)),
+        Some(Command::Ready(asked)) => ready(&asked),
         Some(Command::Run(args)) => operate(*args),
         None => operate(cli.run),
     }
@@ -152,6 +170,21 @@ fn print(yaml: Result<String, serde_saphyr::SerializeError>) -> ExitCode {
     }
 }
 
+fn ready(asked: &ReadyArgs) -> ExitCode {
+    let patience = Duration::from_secs(asked.patience_seconds);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answer = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| Ok(runtime.block_on(crate::ready::wait(&asked.address, patience))?));
+    match answer {
+        Ok(()) => {
+            println!("the operator at {} is ready", asked.address);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("kms-operator: {error:#}");
     ExitCode::FAILURE
@@ -162,10 +195,19 @@ fn operate(args: RunArgs) -> ExitCode {
         LogForm::Text => LogFormat::Text,
         LogForm::Json => LogFormat::Json,
     };
-    kms_host::telemetry::init(&LogConfig {
+    let instance = match args.instance() {
+        Ok(instance) => instance,
+        Err(error) => return failed(&error),
+    };
+    let traces = match args.collector.open("kms-operator", &instance) {
+        Ok(traces) => traces,
+        Err(error) => return failed(&error.into()),
+    };
+    let log = LogConfig {
         filter: args.log.clone(),
         format,
-    });
+    };
+    kms_host::telemetry::init(&log, traces.as_ref());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
@@ -174,28 +216,36 @@ fn operate(args: RunArgs) -> ExitCode {
         let config = Config::infer()
             .await
             .context("no cluster is known: run in a pod, or set KUBECONFIG")?;
-        let options = args.options(&config)?;
+        let options = args.options(&config, instance);
         run(config, options, stop_on_signal()?).await
     });
     // What is still in flight must not go on: the lease may be another's soon.
     runtime.shutdown_background();
-    match ended {
+    let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "the operator ends");
             ExitCode::FAILURE
         }
+    };
+    if let Some(traces) = traces {
+        traces.flush();
     }
+    code
 }
 
 impl RunArgs {
-    fn options(self, config: &Config) -> anyhow::Result<Options> {
-        let instance = match self.instance {
-            Some(instance) => instance,
+    /// The name of this process.
+    fn instance(&self) -> anyhow::Result<String> {
+        match &self.instance {
+            Some(instance) => Ok(instance.clone()),
             None => std::fs::read_to_string("/proc/sys/kernel/hostname")
                 .map(|name| name.trim().to_owned())
-                .context("this process has no name: set POD_NAME")?,
-        };
+                .context("this process has no name: set POD_NAME"),
+        }
+    }
+
+    fn options(self, config: &Config, instance: String) -> Options {
         let election = self.leader_election.then(|| Election {
             namespace: self.lease_namespace.unwrap_or_else(|| config.default_namespace.clone()),
             name: self.lease_name,
@@ -205,7 +255,7 @@ impl RunArgs {
                 retry: Duration::from_secs(self.lease_retry_seconds),
             },
         });
-        Ok(Options {
+        Options {
             settings: self.settings,
             listen: self.listen,
             election,
@@ -215,7 +265,7 @@ impl RunArgs {
             grace: Duration::from_secs(self.grace_seconds),
             scratch: self.scratch_directory,
             instance,
-        })
+        }
     }
 }
 
@@ -238,9 +288,57 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory as _;
 
     use super::*;
+
+    /// Flags and variables of the operator, as they are.
+    fn known() -> Vec<(String, String)> {
+        let command = Cli::command();
+        let named = |arg: &clap::Arg| {
+            let environment = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+            Some((format!("--{}", arg.get_long()?), environment.unwrap_or_default()))
+        };
+        command.get_arguments().filter_map(named).collect()
+    }
+
+    #[test]
+    fn the_reference_lists_every_flag_with_its_variable_and_no_other() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/kms-operator.md");
+        let page = std::fs::read_to_string(page).expect("the page");
+        let row = |line: &str| {
+            let mut cells = line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+            let (flag, variable) = (cells.nth(1)?, cells.next()?);
+            let named = flag
+                .strip_prefix("--")?
+                .starts_with(|letter: char| letter.is_ascii_lowercase());
+            named.then_some((flag, variable))
+        };
+        let mut listed: Vec<_> = page.lines().filter_map(row).collect();
+        let mut known = known();
+        listed.sort();
+        known.sort();
+        assert_eq!(listed, known);
+    }
+
+    #[test]
+    fn the_installation_sets_no_variable_that_nothing_reads() {
+        let mut install = Install::default();
+        install.settings.watch_namespaces = vec!["one".into()];
+        install.settings.image_pull_secrets = vec!["pull".into()];
+        let manifests = crate::manifests::manifests(&install);
+        let deployment = manifests.iter().find(|one| one["kind"] == "Deployment").expect("it");
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let known = known();
+        for variable in container["env"].as_array().expect("variables") {
+            let name = variable["name"].as_str().expect("a name");
+            assert!(known.iter().any(|(_, read)| read == name), "nothing reads {name}");
+        }
+        let namespace = known.iter().find(|(flag, _)| flag == "--lease-namespace");
+        assert_eq!(namespace.expect("the flag").1, "POD_NAMESPACE");
+    }
 
     #[test]
     fn the_command_line_is_sound_and_its_default_is_to_run() {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::api::OfficeKmsHost;
 
@@ -57,6 +58,7 @@ pub type Wake = Arc<dyn Fn(&Key) + Send + Sync>;
 
 /// Outcomes of looks by resource. Cheap to clone.
 pub struct Looks<O> {
+    kind: &'static str,
     entries: Arc<Mutex<BTreeMap<Key, Entry<O>>>>,
     room: Arc<Semaphore>,
     wake: Wake,
@@ -71,6 +73,7 @@ impl<O> fmt::Debug for Looks<O> {
 impl<O> Clone for Looks<O> {
     fn clone(&self) -> Self {
         Self {
+            kind: self.kind,
             entries: Arc::clone(&self.entries),
             room: Arc::clone(&self.room),
             wake: Arc::clone(&self.wake),
@@ -104,10 +107,11 @@ pub struct Seen<O> {
 }
 
 impl<O: Send + Sync + 'static> Looks<O> {
-    /// No looks yet. `wake` is told of each that ended, and must return at once.
+    /// No looks yet; `kind` is what traces call them. `wake` is told of each that ended, and must return at once.
     #[must_use]
-    pub fn new(wake: Wake) -> Self {
+    pub fn new(kind: &'static str, wake: Wake) -> Self {
         Self {
+            kind,
             entries: Arc::default(),
             room: Arc::new(Semaphore::new(MOST)),
             wake,
@@ -151,7 +155,9 @@ impl<O: Send + Sync + 'static> Looks<O> {
 
     fn begin(&self, key: Key, about: u64, look: BoxFuture<'static, (O, Duration)>) {
         let looks = self.clone();
-        tokio::spawn(async move {
+        let name = format_args!("{}/{}", key.namespace, key.name);
+        let span = tracing::info_span!(parent: None, "look", object.r#ref = %name, kind = self.kind);
+        let looking = async move {
             // The semaphore is never closed.
             let room = Arc::clone(&looks.room);
             let _room = room.acquire().await;
@@ -170,7 +176,8 @@ impl<O: Send + Sync + 'static> Looks<O> {
                 };
             }
             (looks.wake)(&key);
-        });
+        };
+        tokio::spawn(looking.instrument(span));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Entry<O>>> {
@@ -205,7 +212,7 @@ mod tests {
         fn new() -> Self {
             let (wake, woken) = mpsc::channel(4);
             Self {
-                looks: Looks::new(Arc::new(move |key| wake.try_send(key.clone()).expect("room"))),
+                looks: Looks::new("test", Arc::new(move |key| wake.try_send(key.clone()).expect("room"))),
                 woken,
                 begun: Arc::default(),
             }

@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::CustomResourceExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::api::OfficeKmsHost;
 use crate::rbac;
@@ -66,9 +66,14 @@ pub fn yaml(install: &Install) -> Result<String, serde_saphyr::SerializeError> {
 /// # Errors
 /// When they can't be written as YAML, which a test excludes.
 pub fn chart_rules() -> Result<String, serde_saphyr::SerializeError> {
+    let people: Map<String, Value> = rbac::for_people()
+        .into_iter()
+        .map(|(name, _, rule)| (name.to_owned(), json!([rule])))
+        .collect();
     let rules = json!({
         "inWatchedNamespaces": rbac::in_watched_namespaces(),
         "inOwnNamespace": rbac::in_own_namespace(),
+        "forPeople": people,
     });
     let yaml = serde_saphyr::to_string(&rules)?;
     Ok(format!(
@@ -103,6 +108,7 @@ pub fn manifests(install: &Install) -> Vec<Value> {
             namespace,
             &rbac::in_watched_namespaces(),
         ));
+        all.extend(rbac::for_people().map(|(name, roles, rule)| aggregated(name, roles, &rule)));
     }
     for watched in &install.settings.watch_namespaces {
         all.extend(granted(
@@ -163,6 +169,20 @@ fn granted(kind: &str, name: &str, within: Option<&str>, namespace: &str, rules:
             "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
         }),
     ]
+}
+
+/// A ClusterRole that the cluster's own roles for people take in.
+fn aggregated(name: &str, roles: &[&str], rule: &PolicyRule) -> Value {
+    let mut metadata = metadata(&format!("officekms-{name}"), None);
+    for role in roles {
+        metadata["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{role}")] = json!("true");
+    }
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": metadata,
+        "rules": [rule],
+    })
 }
 
 fn service(namespace: &str) -> Value {
@@ -258,13 +278,14 @@ fn environment(settings: &Settings) -> Vec<Value> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut environment = vec![
         field("POD_NAME", "metadata.name"),
-        field("OKMS_LEASE_NAMESPACE", "metadata.namespace"),
+        field("POD_NAMESPACE", "metadata.namespace"),
     ];
     let said = [
         ("OKMS_LEASE_NAME", NAME.to_owned()),
         ("OKMS_HOST_IMAGE", settings.host_image.clone()),
         ("OKMS_REDIS_IMAGE", settings.redis_image.clone()),
         ("OKMS_REDIS_USER", settings.redis_user.to_string()),
+        ("OKMS_UPGRADE_AT_ONCE", settings.upgrade_at_once.to_string()),
         ("OKMS_IMAGE_PULL_POLICY", settings.image_pull_policy.as_str().to_owned()),
         ("OKMS_IMAGE_PULL_SECRETS", settings.image_pull_secrets.join(",")),
         ("OKMS_WATCH_NAMESPACES", settings.watch_namespaces.join(",")),

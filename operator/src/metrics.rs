@@ -54,6 +54,7 @@ pub struct Metrics {
     leader: Gauge,
     resources: Gauge,
     children: Gauge,
+    older_images: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
 }
 
@@ -73,6 +74,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             resources: Gauge::default(),
             children: Gauge::default(),
+            older_images: Gauge::default(),
             conditions: Family::default(),
         };
         metrics.registered()
@@ -125,6 +127,11 @@ impl Metrics {
         registry.register("resources", "OfficeKmsHost resources known", self.resources.clone());
         registry.register("children", "Children known", self.children.clone());
         registry.register(
+            "resources_with_older_images",
+            "Resources that keep a default image older than this operator's",
+            self.older_images.clone(),
+        );
+        registry.register(
             "conditions",
             "Resources by the status of their conditions",
             self.conditions.clone(),
@@ -169,6 +176,11 @@ impl Metrics {
     /// Says whether this process leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Says how many resources keep older default images.
+    pub fn keep_older_images(&self, resources: usize) {
+        self.older_images.set(i64::try_from(resources).unwrap_or(i64::MAX));
     }
 
     /// Says how many resources have a condition in a status.

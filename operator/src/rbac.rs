@@ -2,7 +2,8 @@
 //! it, so that a permission is granted when the code that needs it lands, and never otherwise.
 //!
 //! Two sets. [`in_watched_namespaces`] is granted cluster-wide, or by a Role in each namespace of `watchNamespaces`.
-//! [`in_own_namespace`] is granted where the operator runs. Nothing here needs a cluster-scoped object.
+//! [`in_own_namespace`] is granted where the operator runs. Neither needs a cluster-scoped object. What people may do is
+//! [`for_people`].
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -39,6 +40,26 @@ pub fn in_watched_namespaces() -> Vec<PolicyRule> {
 #[must_use]
 pub fn in_own_namespace() -> Vec<PolicyRule> {
     vec![rule("coordination.k8s.io", &["leases"], &["get", "create", "update"])]
+}
+
+/// Labels and rules of roles for people, which the cluster's own roles take in: `view` reads resources, `edit` writes them
+/// too.
+#[must_use]
+pub fn for_people() -> [(&'static str, &'static [&'static str], PolicyRule); 2] {
+    let read = rule(
+        GROUP,
+        &["officekmshosts", "officekmshosts/status"],
+        &["get", "list", "watch"],
+    );
+    let write = rule(
+        GROUP,
+        &["officekmshosts", "officekmshosts/scale"],
+        &["create", "update", "patch", "delete", "deletecollection"],
+    );
+    [
+        ("view", &["view", "edit", "admin"], read),
+        ("edit", &["edit", "admin"], write),
+    ]
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {

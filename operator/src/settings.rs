@@ -23,6 +23,12 @@ pub struct Settings {
           value_parser = clap::value_parser!(i64).range(0..=2_147_483_647))]
     pub redis_user: i64,
 
+    /// Resources whose workloads may take over a new default image at the same time, one after the other until all have.
+    /// 0: workloads keep the default image that they were made with.
+    #[arg(long, env = "OKMS_UPGRADE_AT_ONCE", value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub upgrade_at_once: u16,
+
     /// When nodes pull images.
     #[arg(long, env = "OKMS_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub image_pull_policy: PullPolicy,
@@ -52,6 +58,7 @@ impl Default for Settings {
             host_image: HOST_IMAGE.to_owned(),
             redis_image: REDIS_IMAGE.to_owned(),
             redis_user: 999,
+            upgrade_at_once: 0,
             image_pull_policy: PullPolicy::default(),
             image_pull_secrets: Vec::new(),
             watch_namespaces: Vec::new(),

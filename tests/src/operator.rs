@@ -39,10 +39,15 @@ impl Operator {
 
     /// Starts one that reaches the API server so, and is called so among those that stand for election.
     pub fn start_as(config: Config, instance: &str, election: Option<Election>) -> Result<Self> {
+        Self::start_with(config, instance, election, Settings::default())
+    }
+
+    /// Starts one that is told something else, such as another version's images.
+    pub fn start_with(config: Config, instance: &str, election: Option<Election>, settings: Settings) -> Result<Self> {
         let client = Client::try_from(config.clone())?;
         let scratch = tempfile::tempdir()?;
         let options = Options {
-            settings: Settings::default(),
+            settings,
             listen: "127.0.0.1:0".parse()?,
             election,
             workers: 4,

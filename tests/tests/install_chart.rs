@@ -1,7 +1,9 @@
 //! The chart, as Helm renders it: what is created under which values, and which values are refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use clap::{CommandFactory as _, Parser as _};
+use kms_operator::cli::Cli;
 use serde_json::{Value, json};
 use system_tests::helm::{Manifests, Tools, workspace};
 use system_tests::peer::skipped;
@@ -44,14 +46,18 @@ fn by_default_the_chart_installs_what_install_yaml_does() {
         tools.template("").unwrap(),
         Manifests::file("deploy/install.yaml").unwrap(),
     );
-    let expected: BTreeSet<&str> = kubectl
-        .kinds()
-        .into_iter()
-        .filter(|&kind| kind != "Namespace")
-        .collect();
-    let mut kinds: BTreeSet<&str> = chart.kinds().into_iter().collect();
-    assert!(kinds.remove("Pod"), "the hook of `helm test`");
-    assert_eq!(kinds, expected);
+    let objects = |manifests: &Manifests| -> BTreeSet<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let all = manifests.0.iter();
+        all.map(|one| (text(&one["kind"]), text(&one["metadata"]["name"])))
+            .collect()
+    };
+    let (mut helms, mut kubectls) = (objects(&chart), objects(&kubectl));
+    let hook = ("Pod".to_owned(), "officekms-operator-test".to_owned());
+    assert!(helms.remove(&hook), "the hook of `helm test`");
+    let namespace = ("Namespace".to_owned(), "officekms-system".to_owned());
+    assert!(kubectls.remove(&namespace), "Helm makes it on its own");
+    assert_eq!(helms, kubectls);
     for kind in ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"] {
         let (one, other) = (chart.the(kind).unwrap(), kubectl.the(kind).unwrap());
         assert_eq!(one["metadata"]["name"], other["metadata"]["name"], "{kind}");
@@ -67,10 +73,22 @@ fn by_default_the_chart_installs_what_install_yaml_does() {
     }
     for (kind, name) in [
         ("ClusterRole", "officekms-operator"),
+        ("ClusterRole", "officekms-view"),
+        ("ClusterRole", "officekms-edit"),
         ("Role", "officekms-operator-leader"),
     ] {
         let rules = |manifests: &Manifests| manifests.named(kind, name).unwrap()["rules"].clone();
         assert_eq!(rules(&chart), rules(&kubectl), "{kind}");
+        let roles = |manifests: &Manifests| -> Vec<String> {
+            let labels = manifests.named(kind, name).unwrap()["metadata"]["labels"].clone();
+            let labels: BTreeMap<String, Value> = serde_json::from_value(labels).unwrap();
+            let aggregate = |name: &String| name.starts_with("rbac.authorization.k8s.io/");
+            labels.into_keys().filter(aggregate).collect()
+        };
+        assert_eq!(roles(&chart), roles(&kubectl), "{name}");
+        if name == "officekms-view" || name == "officekms-edit" {
+            continue;
+        }
         let binding = format!("{kind}Binding");
         let subjects = |manifests: &Manifests| manifests.named(&binding, name).unwrap()["subjects"].clone();
         assert_eq!(subjects(&chart), subjects(&kubectl), "{binding}");
@@ -225,7 +243,7 @@ tolerations: [{key: infra, operator: Exists}]
 affinity: {nodeAffinity: {}}
 podLabels: {mesh: 'off'}
 podAnnotations: {note: here}
-extraArgs: [--leader-elect=false]
+extraArgs: [--leader-election=false]
 extraEnv: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]
 extraVolumes: [{name: ca, configMap: {name: ca}}]
 extraVolumeMounts: [{name: ca, mountPath: /ca}]
@@ -256,8 +274,9 @@ extraObjects:
     assert_eq!(pod["tolerations"][0]["key"], "infra");
     assert_eq!(pod["serviceAccountName"], "mine");
     assert_eq!(pod["volumes"][1]["name"], "ca");
-    assert_eq!(own["args"], json!(["run", "--leader-elect=false"]));
+    assert_eq!(own["args"], json!(["run", "--leader-election=false"]));
     assert_eq!(own["env"].as_array().unwrap().last().unwrap()["name"], "HTTPS_PROXY");
+    understood(own);
     assert_eq!(own["volumeMounts"][1]["mountPath"], "/ca");
     assert_eq!(own["resources"]["limits"]["memory"], "512Mi");
     assert!(chart.of("ServiceAccount").is_empty());
@@ -266,10 +285,13 @@ extraObjects:
     assert_eq!(monitor["spec"]["endpoints"][0]["interval"], "1m");
     let policy = &chart.the("NetworkPolicy").unwrap()["spec"];
     assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
-    assert_eq!(
-        policy["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"]["name"],
-        "monitoring"
-    );
+    let from = &policy["ingress"][0]["from"];
+    assert_eq!(from[0]["namespaceSelector"]["matchLabels"]["name"], "monitoring");
+    // `helm test` still reaches the operator.
+    let tester = &chart.the("Pod").unwrap()["metadata"]["labels"];
+    let let_in = from[1]["podSelector"]["matchLabels"].as_object().unwrap();
+    assert!(!let_in.is_empty() && let_in.iter().all(|(name, value)| &tester[name] == value));
+    assert!(from[1]["namespaceSelector"].is_null());
     chart.named("ConfigMap", "officekms-extra").unwrap();
     chart.named("ConfigMap", "as-text").unwrap();
     for manifest in &chart.0 {
@@ -290,6 +312,54 @@ extraObjects:
     }
 }
 
+/// The operator's container is told nothing that the operator does not know.
+fn understood(container: &Value) {
+    let command = Cli::command();
+    let read: BTreeSet<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
+    let arguments = container["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one.as_str().unwrap());
+    Cli::try_parse_from(["kms-operator"].into_iter().chain(arguments)).unwrap();
+    for variable in container["env"].as_array().unwrap() {
+        let name = variable["name"].as_str().unwrap();
+        let known = read.contains(std::ffi::OsStr::new(name)) || name == "HTTPS_PROXY";
+        assert!(known, "nothing reads {name}");
+    }
+}
+
+#[test]
+fn what_the_operator_is_told_is_what_it_reads() {
+    let Some(tools) = helm("what_the_operator_is_told_is_what_it_reads") else {
+        return;
+    };
+    let values = "
+watchNamespaces: [one]
+operandImagePullSecrets: [pull]
+tracing: {otlpEndpoint: 'http://collector:4318'}
+upgradeAtOnce: 3
+";
+    let chart = tools.template(values).unwrap();
+    let own = chart.container().unwrap();
+    understood(own);
+    for told in [
+        json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}),
+        json!({"name": "OKMS_UPGRADE_AT_ONCE", "value": "3"}),
+        json!({"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}),
+    ] {
+        assert!(own["env"].as_array().unwrap().contains(&told), "{told}");
+    }
+    // The hook asks with a command that the image has.
+    let tester = &chart.the("Pod").unwrap()["spec"]["containers"][0];
+    let arguments = tester["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one.as_str().unwrap());
+    Cli::try_parse_from(["kms-operator"].into_iter().chain(arguments)).unwrap();
+}
+
 #[test]
 fn wrong_values_are_refused_with_the_place_of_the_mistake() {
     let Some(tools) = helm("wrong_values_are_refused_with_the_place_of_the_mistake") else {
@@ -305,6 +375,8 @@ fn wrong_values_are_refused_with_the_place_of_the_mistake() {
         ("crds: {enabeld: true}", "enabeld"),
         ("nonsense: 1", "nonsense"),
         ("log: {format: xml}", "/log/format"),
+        ("tracing: {otlpEndpoint: 'collector:4317'}", "/tracing/otlpEndpoint"),
+        ("upgradeAtOnce: -1", "/upgradeAtOnce"),
         (
             "metrics: {serviceMonitor: {interval: 30}}",
             "/metrics/serviceMonitor/interval",

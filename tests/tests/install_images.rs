@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Result, ensure};
+use kms_operator::manifests::OPERATOR_IMAGE;
+use kms_operator::settings::HOST_IMAGE;
 use serde_json::Value;
 use system_tests::helm::workspace;
 use system_tests::peer::{has, skipped};
@@ -128,6 +130,21 @@ fn an_archive_is_an_image_layout_of_one_binary_for_a_numeric_user() {
     let names: Vec<&String> = root.keys().collect();
     assert_eq!(names, ["etc/ssl/certs/ca-certificates.crt", "kms-host"]);
     assert_eq!(root["kms-host"], elf(1));
+}
+
+/// What `make images` builds is what the operator and the installation name.
+#[test]
+fn images_are_named_as_the_installation_names_them() {
+    let script = std::fs::read_to_string(workspace().join("scripts/images")).unwrap();
+    let repository = script
+        .lines()
+        .find_map(|line| line.strip_prefix("repository=${IMAGE_REPOSITORY:-"))
+        .and_then(|rest| rest.strip_suffix('}'))
+        .unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    for (name, image) in [("kms-host", HOST_IMAGE), ("kms-operator", OPERATOR_IMAGE)] {
+        assert_eq!(image, format!("{repository}/{name}:{version}"));
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn the_gitops_examples_are_yaml_whose_values_the_chart_takes() {
     let Some(tools) = tools("the_gitops_examples_are_yaml_whose_values_the_chart_takes") else {
         return;
     };
-    let mut releases = 0;
+    let (mut releases, mut checks) = (0, 0);
     let mut kinds = Vec::new();
     for manifest in examples("docs/gitops.md")
         .unwrap()
@@ -116,6 +116,16 @@ fn the_gitops_examples_are_yaml_whose_values_the_chart_takes() {
         .flat_map(|block| block.0)
     {
         kinds.push(manifest["kind"].as_str().unwrap_or_default().to_owned());
+        let check = &manifest["data"]["resource.customizations.health.officekms.io_OfficeKmsHost"];
+        if let Some(check) = check.as_str() {
+            let file = std::fs::read_to_string(workspace().join("deploy/argocd/health.lua")).unwrap();
+            assert_eq!(
+                check.trim_end(),
+                file.trim_end(),
+                "docs/gitops.md has another health check"
+            );
+            checks += 1;
+        }
         let values = match kinds.last().map(String::as_str) {
             Some("HelmRelease") => &manifest["spec"]["values"],
             Some("Application") => &manifest["spec"]["source"]["helm"]["valuesObject"],
@@ -130,7 +140,7 @@ fn the_gitops_examples_are_yaml_whose_values_the_chart_takes() {
             releases += 1;
         }
     }
-    assert_eq!(releases, 2, "{kinds:?}");
+    assert_eq!((releases, checks), (2, 1), "{kinds:?}");
     for kind in [
         "HelmRelease",
         "Kustomization",

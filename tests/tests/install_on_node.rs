@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use system_tests::helm::Tools;
 use system_tests::peer::skipped;
+use system_tests::program::path;
 
 const TEST: &str = "from_helm_install_to_licensed_clients_and_back_to_nothing";
 const SYSTEM: &str = "officekms-system";
@@ -48,14 +51,17 @@ fn from_helm_install_to_licensed_clients_and_back_to_nothing() -> Result<()> {
 
 struct Cluster {
     tools: Tools,
+    kubeconfig: PathBuf,
 }
 
 impl Cluster {
     /// A cluster on which the story can take place, or why there is none.
     fn find() -> Result<Self> {
         let named = std::env::var_os("KUBECONFIG").context("no KUBECONFIG names a cluster with nodes")?;
+        let kubeconfig = PathBuf::from(named);
         let cluster = Self {
-            tools: Tools::find()?.on(&PathBuf::from(named)),
+            tools: Tools::find()?.on(&kubeconfig),
+            kubeconfig,
         };
         let nodes = cluster.json("get nodes")?;
         let images: Vec<&str> = items(&nodes)
@@ -105,6 +111,9 @@ impl Cluster {
         self.kubectl(&format!(
             "-n {TRIAL} wait --for=condition=Ready officekmshost/rehearsal {PATIENCE}"
         ))?;
+        self.kubectl(&format!(
+            "-n {TRIAL} wait --for=condition=LedgerReady officekmshost/rehearsal {PATIENCE}"
+        ))?;
         let before = self.host_pods()?;
         ensure!(before.len() == 3, "{before:?}");
 
@@ -128,10 +137,6 @@ impl Cluster {
             licensed.iter().all(|outcome| *outcome == "licensed"),
             "the fifth client is licensed: {outcomes:?}"
         );
-        ensure!(
-            self.pods_that_answered(before.keys())? >= 2,
-            "one pod answered all: counts were not shared"
-        );
 
         // A killed pod loses nothing, be it a replica or the ledger.
         let victim = before.keys().next().context("there are pods")?;
@@ -150,10 +155,25 @@ impl Cluster {
             "a killed ledger lost the count"
         );
 
-        // The operator is replaced, and no host pod is.
+        // So many more that each of three pods has its share: all tell the count of all, which ends at twice what is required.
+        let clients = self.activate("many", 9, 60)?;
+        let counts = clients.iter().filter_map(|client| client["currentCount"].as_i64());
+        ensure!(counts.eq((9..69).map(|count| count.min(10))), "{clients:?}");
+        let before = self.host_pods()?;
+        let answered = self.pods_that_answered(before.keys())?;
+        ensure!(answered == 3, "only {answered} of three pods answered");
+
+        self.relay_story()?;
+        self.people_look()?;
+        self.another_leads()?;
+
+        // The operator is replaced by one that would give its host replicas another image, and no host pod is replaced.
         let before = self.host_pods()?;
         let old = self.operator_pods()?;
-        self.helm("upgrade officekms charts/officekms --wait --timeout 240s --set podAnnotations.upgrade=again")?;
+        self.helm(
+            "upgrade officekms charts/officekms --wait --timeout 240s --set podAnnotations.upgrade=again \
+             --set hostImage.tag=next --set redisImage.tag=next",
+        )?;
         let new = self.operator_pods()?;
         ensure!(
             new.keys().all(|pod| !old.contains_key(pod)),
@@ -171,15 +191,83 @@ impl Cluster {
         Ok(())
     }
 
+    /// The example with two relays: they find the host behind them by its name, and clients are told what it says.
+    fn relay_story(&self) -> Result<()> {
+        self.kubectl(&format!("-n {TRIAL} apply --server-side -f docs/examples/demo.yaml"))?;
+        for name in ["stand-in", "kms"] {
+            self.kubectl(&format!(
+                "-n {TRIAL} wait --for=condition=Available officekmshost/{name} {PATIENCE}"
+            ))?;
+            self.kubectl(&format!("-n {TRIAL} rollout status deployment/{name} {PATIENCE}"))?;
+        }
+        let clients = self.activate_at("relayed", 1, 6, "kms", "stand-in-keys")?;
+        let outcomes: Vec<&str> = clients.iter().filter_map(|client| client["outcome"].as_str()).collect();
+        let (waiting, licensed) = outcomes.split_at(4.min(outcomes.len()));
+        ensure!(
+            waiting == ["notEnoughClients"; 4] && licensed == ["licensed"; 2],
+            "through the relays: {clients:?}"
+        );
+        let said = self.kmsctl(&["explain-route", "192.0.2.9", "kms", "-n", TRIAL])?;
+        ensure!(said.contains("stand-in"), "explain-route: {said}");
+        self.kubectl(&format!("-n {TRIAL} delete officekmshosts stand-in kms {PATIENCE}"))?;
+        Ok(())
+    }
+
+    /// What people ask on a cluster is answered, by kmsctl and as a plugin of kubectl.
+    fn people_look(&self) -> Result<()> {
+        let said = self.kmsctl(&["status", "rehearsal", "-n", TRIAL])?;
+        ensure!(said.contains("3/3"), "status: {said}");
+        let said = self.kmsctl(&["doctor", "rehearsal", "-n", TRIAL])?;
+        ensure!(!said.contains("error"), "doctor: {said}");
+        let said = self.kmsctl(&["events", "rehearsal", "-n", TRIAL])?;
+        ensure!(said.contains("pc"), "events: {said}");
+        let plugin = self.plugin(&["status", "rehearsal", "-n", TRIAL])?;
+        ensure!(plugin.contains("3/3"), "kubectl officekms: {plugin}");
+        Ok(())
+    }
+
+    /// The leader's pod is killed, and the other pod leads.
+    fn another_leads(&self) -> Result<()> {
+        let leader = || -> Result<String> {
+            let lease = self.json(&format!("-n {SYSTEM} get lease officekms-operator"))?;
+            let holder = text(&lease, "/spec/holderIdentity");
+            Ok(holder.split('_').next().unwrap_or_default().to_owned())
+        };
+        let before = leader()?;
+        let standing_by: Vec<String> = self.operator_pods()?.into_keys().filter(|pod| *pod != before).collect();
+        ensure!(standing_by.len() == 1, "{before} leads; beside it: {standing_by:?}");
+        self.kubectl(&format!("-n {SYSTEM} delete pod {before} --grace-period=0 --force"))?;
+        let until = Instant::now() + Duration::from_secs(120);
+        while leader()? == before || leader()?.is_empty() {
+            ensure!(Instant::now() < until, "nobody leads after {before}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        // It works: what is deleted by hand comes back.
+        self.kubectl(&format!("-n {TRIAL} delete service rehearsal"))?;
+        self.kubectl(&format!("-n {TRIAL} wait --for=create service/rehearsal {PATIENCE}"))?;
+        self.kubectl(&format!(
+            "-n {SYSTEM} rollout status deployment/officekms-operator {PATIENCE}"
+        ))?;
+        Ok(())
+    }
+
     /// Deletes what the story made, and finds nothing left.
     fn clean_up(&self) -> Result<()> {
         let deleted = self.kubectl(&format!(
             "-n {TRIAL} delete officekmshosts --all --ignore-not-found {PATIENCE}"
         ));
-        let children = deleted.and_then(|_| self.kubectl(&format!(
-            "-n {TRIAL} wait --for=delete {PATIENCE} -l app.kubernetes.io/managed-by=kms-operator \
-             deployments,statefulsets,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies,persistentvolumeclaims"
-        )));
+        let children = deleted.and_then(|_| {
+            self.kubectl(&format!(
+                "-n {TRIAL} wait --for=delete {PATIENCE} -l app.kubernetes.io/managed-by=kms-operator \
+             deployments,statefulsets,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies"
+            ))
+        });
+        // A claim carries no label of the operator's; it goes with the StatefulSet that made it.
+        let claims = self
+            .kubectl(&format!(
+                "-n {TRIAL} wait --for=delete pvc/data-rehearsal-redis-0 {PATIENCE}"
+            ))
+            .and_then(|_| self.kubectl(&format!("-n {TRIAL} get pvc --output=name")));
         let released = self.helm("uninstall officekms --wait --timeout 240s");
         self.kubectl(&format!(
             "delete crd officekmshosts.officekms.io --ignore-not-found {PATIENCE}"
@@ -195,12 +283,18 @@ impl Cluster {
         ))?;
         children?;
         released?;
+        let claims = claims?;
+        ensure!(claims.trim().is_empty(), "left behind: {claims}");
         ensure!(left.trim().is_empty(), "left behind: {left}");
         Ok(())
     }
 
     /// Lets rehearsal clients ask through the Service, from a pod, and returns what each was told.
     fn activate(&self, job: &str, first: u32, count: u32) -> Result<Vec<Value>> {
+        self.activate_at(job, first, count, "rehearsal", "rehearsal-keys")
+    }
+
+    fn activate_at(&self, job: &str, first: u32, count: u32, service: &str, keys: &str) -> Result<Vec<Value>> {
         self.apply(&format!(
             "
 apiVersion: batch/v1
@@ -216,10 +310,10 @@ spec:
       containers:
         - name: kmsctl
           image: ghcr.io/officekms/kmsctl:{VERSION}
-          args: [activate, --count={count}, --first={first}, --host=rehearsal:1688, --site-key-file=/keys/site-key, --output=json]
+          args: [activate, --count={count}, --first={first}, --host={service}:1688, --site-key-file=/keys/site-key, --output=json]
           securityContext: {{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
           volumeMounts: [{{name: keys, mountPath: /keys, readOnly: true}}]
-      volumes: [{{name: keys, secret: {{secretName: rehearsal-keys, defaultMode: 292}}}}]
+      volumes: [{{name: keys, secret: {{secretName: {keys}, defaultMode: 292}}}}]
 "
         ))?;
         // kmsctl tells by its exit code that clients have to wait, so that the Job may fail.
@@ -234,11 +328,17 @@ spec:
         Ok(clients.cloned().unwrap_or_default())
     }
 
-    /// The count that a new client with this number is told.
+    /// The count that a new client with this number is told. As clients do, it comes again while a replica that has lost its
+    /// ledger tells it so.
     fn count_of(&self, job: &str, number: u32) -> Result<i64> {
-        let clients = self.activate(job, number, 1)?;
-        let count = clients.first().and_then(|client| client["currentCount"].as_i64());
-        count.with_context(|| format!("no count: {clients:?}"))
+        let mut clients = Vec::new();
+        for attempt in 1..=10 {
+            clients = self.activate(&format!("{job}-{attempt}"), number, 1)?;
+            if let Some(count) = clients.first().and_then(|client| client["currentCount"].as_i64()) {
+                return Ok(count);
+            }
+        }
+        bail!("no count: {clients:?}")
     }
 
     /// Waits until all pods of the trial's host and ledger are there and ready.
@@ -295,6 +395,30 @@ spec:
     fn apply(&self, manifest: &str) -> Result<String> {
         let file = self.tools.values(manifest)?;
         self.kubectl(&format!("apply --server-side -f {file}"))
+    }
+
+    /// Runs kmsctl, which was built beside this test.
+    fn kmsctl(&self, arguments: &[&str]) -> Result<String> {
+        let said = Command::new(path("kmsctl")?)
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .output()?;
+        let out = String::from_utf8(said.stdout)?;
+        let error = String::from_utf8_lossy(&said.stderr);
+        ensure!(
+            said.status.success(),
+            "kmsctl {arguments:?}: {}: {out}{error}",
+            said.status
+        );
+        Ok(out)
+    }
+
+    /// Runs kmsctl as `kubectl officekms`.
+    fn plugin(&self, arguments: &[&str]) -> Result<String> {
+        let folder = tempfile::tempdir()?;
+        std::os::unix::fs::symlink(path("kmsctl")?, folder.path().join("kubectl-officekms"))?;
+        let tools = Tools::find()?.on(&self.kubeconfig).with_plugins(folder.path());
+        tools.kubectl(["officekms"].iter().chain(arguments))?.ok()
     }
 
     fn kubectl(&self, arguments: &str) -> Result<String> {

@@ -18,8 +18,28 @@ fn alerts() -> Vec<(String, String)> {
     let rules: Value = serde_saphyr::from_str(&of_the_project("charts/officekms/files/alerts.yaml")).unwrap();
     let groups = rules["groups"].as_array().unwrap().iter();
     let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
-    let word = |value: &Value| value.as_str().unwrap().to_owned();
     rules.map(|rule| (word(&rule["alert"]), word(&rule["expr"]))).collect()
+}
+
+/// Title and expression of each query of the dashboard.
+fn panels() -> Vec<(String, String)> {
+    let dashboard: Value = serde_json::from_str(&of_the_project("charts/officekms/files/dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let queries = panels.flat_map(|panel| {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        targets.map(|target| (word(&panel["title"]), word(&target["expr"])))
+    });
+    queries.collect()
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+/// Names of metrics in an expression.
+fn metrics(expression: &str) -> impl Iterator<Item = &str> {
+    let names = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    names.filter(|name| name.starts_with("okms_"))
 }
 
 #[test]
@@ -50,12 +70,15 @@ fn alerts_fire_when_something_is_wrong_and_only_then() {
 }
 
 #[test]
-fn alerts_speak_of_metrics_that_there_are_and_of_conditions_that_there_are() {
+fn alerts_and_the_dashboard_speak_of_metrics_and_conditions_that_there_are() {
     let rehearsal = RehearsalMetrics::default();
     let host = kms_host::metrics::Metrics::with(|registry| rehearsal.register(registry));
     let _seen = host.host("kms01");
     let operator = kms_operator::metrics::Metrics::default();
     operator.condition(kms_operator::conditions::kind::READY, "True", 1);
+    operator.failed(kms_operator::conditions::reason::DEFECT);
+    operator.reconciled("ready", std::time::Duration::ZERO);
+    operator.wrote("Service", "apply");
     let now = kms_host::metrics::Now {
         routing: Some(nobody()),
         observations: Some(Default::default()),
@@ -66,12 +89,13 @@ fn alerts_speak_of_metrics_that_there_are_and_of_conditions_that_there_are() {
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .collect();
-    for (alert, expression) in alerts() {
-        let names = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        let metrics: Vec<&str> = names.filter(|name| name.starts_with("okms_")).collect();
-        assert!(!metrics.is_empty(), "{alert}: {expression}");
-        for metric in metrics {
+    let panels = panels();
+    assert!(panels.len() > 10);
+    for (alert, expression) in alerts().into_iter().chain(panels) {
+        assert!(metrics(&expression).next().is_some(), "{alert}: {expression}");
+        for metric in metrics(&expression) {
             let family = metric.strip_suffix("_total").unwrap_or(metric);
+            let family = family.strip_suffix("_bucket").unwrap_or(family);
             assert!(known.contains(family), "{alert}: {metric} is no metric: {known:#?}");
         }
         if let Some((_, rest)) = expression.split_once("condition=\"") {
@@ -102,8 +126,7 @@ fn each_metric_and_each_alert_is_told_of() {
             operations.contains(&format!("`{alert}`")),
             "docs/operations.md: {alert}"
         );
-        let names = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        for metric in names.filter(|name| name.starts_with("okms_")) {
+        for metric in metrics(&expression) {
             assert!(pages.contains(&format!("`{metric}`")), "docs/reference: {metric}");
         }
     }
@@ -121,7 +144,8 @@ fn the_chart_makes_a_prometheus_rule_of_them_but_for_those_that_are_not_wanted()
             return;
         }
     };
-    assert!(tools.template("").unwrap().of("PrometheusRule").is_empty());
+    let plain = tools.template("").unwrap();
+    assert!(plain.of("PrometheusRule").is_empty() && plain.of("ConfigMap").is_empty());
     let values = "metrics: {prometheusRule: {enabled: true, labels: {release: p}, without: [OfficeKmsIdle]}}";
     let chart = tools.template(values).unwrap();
     let rule = chart.the("PrometheusRule").unwrap();
@@ -139,4 +163,21 @@ fn the_chart_makes_a_prometheus_rule_of_them_but_for_those_that_are_not_wanted()
     assert_eq!(names, wanted);
     // Prometheus' own templates are left to Prometheus.
     assert!(rule.to_string().contains("{{ $labels.job }}"));
+}
+
+#[test]
+fn the_chart_hands_the_dashboard_to_grafanas_sidecar() {
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(error) => {
+            skipped("the_chart_hands_the_dashboard_to_grafanas_sidecar", &error.to_string());
+            return;
+        }
+    };
+    let chart = tools.template("metrics: {dashboard: {enabled: true}}").unwrap();
+    let map = chart.the("ConfigMap").unwrap();
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    let handed: Value = serde_json::from_str(map["data"]["officekms.json"].as_str().unwrap()).unwrap();
+    let file: Value = serde_json::from_str(&of_the_project("charts/officekms/files/dashboard.json")).unwrap();
+    assert_eq!(handed, file);
 }

@@ -28,6 +28,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
+use tracing::Instrument as _;
 
 pub use health::{Eligibility, Failure, Health};
 pub use host::{LastFailure, LicensedHostStatus};
@@ -119,7 +120,8 @@ impl Relay {
             if has_failed(&tried) {
                 self.metrics.retries.inc();
             }
-            let attempt = host.call(call, patience).await;
+            let span = tracing::debug_span!("attempt", host = %host.config.name);
+            let attempt = host.call(call, patience).instrument(span).await;
             let ended = match attempt {
                 Attempt::Reply(_) => Ended::Answered,
                 Attempt::Failed => Ended::Failed,

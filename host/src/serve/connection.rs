@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tracing::Instrument as _;
 
 use super::proxy::{self, Preface};
 use super::{Client, LAST_CALL, Outcome, Patience, Server};
@@ -243,28 +244,30 @@ async fn answer(
 ) -> Result<(), End> {
     server.admission.request(source)?;
     let started = Instant::now();
-    let mut outcome = server.service.call(
-        &call,
-        Client {
-            source,
-            deadline,
-            time: patience.request,
-        },
-    );
+    // Of no cost while nobody collects traces: no log line is about each request.
+    let span = tracing::debug_span!("request", client.addr = %source, result = tracing::field::Empty);
+    let client = Client {
+        source,
+        deadline,
+        time: patience.request,
+    };
+    let mut outcome = server.service.call(&call, client).instrument(span.clone());
     let outcome = tokio::select! {
         biased;
         outcome = &mut outcome => outcome,
         () = server.cut.cancelled() => return Err(End::Quiet),
     };
     server.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+    let result = match &outcome {
+        Outcome::Answer(Answer::Stub(_) | Answer::StubIn(..)) => RequestResult::Answered,
+        Outcome::Answer(Answer::Fault(_)) => RequestResult::Fault,
+        Outcome::Close => RequestResult::Closed,
+    };
+    server.metrics.request(result);
+    span.record("result", tracing::field::debug(result));
     let Outcome::Answer(answer) = outcome else {
-        server.metrics.request(RequestResult::Closed);
         return Err(End::Quiet);
     };
-    server.metrics.request(match answer {
-        Answer::Stub(_) | Answer::StubIn(..) => RequestResult::Answered,
-        Answer::Fault(_) => RequestResult::Fault,
-    });
     association.answer(&call, answer, &mut wire.output);
     wire.flush(deadline).await
 }

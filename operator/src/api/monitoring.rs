@@ -1,4 +1,4 @@
-//! Monitoring: what the operator creates for Prometheus.
+//! Monitoring: what the operator creates for Prometheus, and where replicas send traces.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,12 @@ pub struct MonitoringSpec {
     /// Creates a ServiceMonitor for the Prometheus Operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_monitor: Option<ServiceMonitorSpec>,
+
+    /// Collector of traces, as URL of its OTLP endpoint for HTTP, such as `http://collector.tracing:4318`. Each request is a
+    /// span. A change replaces the pods, one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 512), regex(pattern = "^https?://[^ ]+$"))]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// The ServiceMonitor.

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource as _, ResourceExt as _};
 
+use super::IMAGE_ANNOTATION;
 use crate::api::OfficeKmsHost;
 use crate::settings::Settings;
 
@@ -90,6 +91,21 @@ pub fn metadata(host: &OfficeKmsHost, name: String, component: Component) -> Obj
         labels: Some(labels(host, component)),
         owner_references: owner(host).map(|owner| vec![owner]),
         ..ObjectMeta::default()
+    }
+}
+
+/// The same for a workload, which remembers the default image that it was made with.
+pub(super) fn workload_metadata(
+    host: &OfficeKmsHost,
+    name: String,
+    component: Component,
+    own_image: Option<&str>,
+    default_image: &str,
+) -> ObjectMeta {
+    let made_with = |image: &str| label_map([(IMAGE_ANNOTATION, image)]);
+    ObjectMeta {
+        annotations: own_image.is_none().then(|| made_with(default_image)),
+        ..metadata(host, name, component)
     }
 }
 

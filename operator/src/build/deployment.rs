@@ -14,7 +14,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kms_host::config::{ADMIN_PORT, HostConfig, KMS_PORT};
 use kube::ResourceExt as _;
 
-use super::common::{Component, Patience, container, labels, metadata, pod_security, pull_secrets, select, with};
+use super::common::{
+    Component, Patience, container, labels, pod_security, pull_secrets, select, with, workload_metadata,
+};
 use super::references::{Kind, Reference};
 use super::service::{ADMIN, KMS, MANAGEMENT};
 use super::{BuildError, Inputs, MANAGEMENT_PORT, SECRETS_DIRECTORY, config_map, drain, names, references, scaling};
@@ -42,8 +44,9 @@ pub fn build(
     settings: &Settings,
     inputs: &Inputs,
 ) -> Result<Deployment, BuildError> {
+    let own_image = host.spec.pod.as_ref().and_then(|pod| pod.image.as_deref());
     Ok(Deployment {
-        metadata: metadata(host, host.name_any(), Component::Host),
+        metadata: workload_metadata(host, host.name_any(), Component::Host, own_image, &settings.host_image),
         spec: Some(DeploymentSpec {
             replicas: scaling::replicas(host),
             selector: select(host, Component::Host),
@@ -70,7 +73,8 @@ fn one_more_never_one_less() -> DeploymentStrategy {
     }
 }
 
-/// Nothing here depends on the operator's version, so that its upgrade restarts no pod.
+/// Nothing here depends on the operator's version, so that its upgrade restarts no pod; nor does the default image, which a
+/// workload keeps ([`crate::control::upgrade`]).
 fn template_metadata(host: &OfficeKmsHost, config: &HostConfig, inputs: &Inputs) -> Result<ObjectMeta, BuildError> {
     let none = BTreeMap::new();
     let (added_labels, added_annotations) = host
@@ -145,7 +149,7 @@ fn host_container(
             "--config".to_owned(),
             format!("{CONFIG_DIRECTORY}/{}", config_map::FILE),
         ]),
-        env: Some(vec![pod_name()]),
+        env: Some(environment(host)),
         ports: Some(ports),
         resources: Some(resources.unwrap_or_else(default_resources)),
         volume_mounts: Some(mounts(host)),
@@ -191,6 +195,17 @@ fn port(name: &str, number: u16) -> ContainerPort {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     }
+}
+
+fn environment(host: &OfficeKmsHost) -> Vec<EnvVar> {
+    let monitoring = host.spec.monitoring.as_ref();
+    let collector = monitoring.and_then(|monitoring| monitoring.otlp_endpoint.clone());
+    let collector = collector.map(|url| EnvVar {
+        name: "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
+        value: Some(url),
+        value_from: None,
+    });
+    [pod_name()].into_iter().chain(collector).collect()
 }
 
 /// Each replica is called as its pod, although all read one file.

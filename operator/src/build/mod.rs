@@ -36,6 +36,10 @@ pub use references::Inputs;
 use crate::api::OfficeKmsHost;
 use crate::settings::Settings;
 
+/// Annotation of workloads, and not of their pods: the operator's default image that they were made with. None on those
+/// whose resource names an image.
+pub const IMAGE_ANNOTATION: &str = "officekms.io/default-image";
+
 /// Where pods find their secrets.
 pub const SECRETS_DIRECTORY: &str = "/etc/officekms/secrets";
 

@@ -14,7 +14,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use sha2::{Digest as _, Sha256};
 
-use super::common::{Component, Patience, container, labels, metadata, pod_security, pull_secrets, select, selector};
+use super::common::{
+    Component, Patience, container, labels, metadata, pod_security, pull_secrets, select, selector, workload_metadata,
+};
 use super::{Inputs, REDIS_PORT, config_map, names, network_policy, service};
 use crate::api::{DeletionPolicy, ManagedLedger, OfficeKmsHost};
 use crate::settings::Settings;
@@ -127,7 +129,13 @@ pub fn stateful_set(host: &OfficeKmsHost, settings: &Settings, inputs: &Inputs) 
         annotations.insert(super::deployment::KEYS_ANNOTATION.to_owned(), digest.to_owned());
     }
     StatefulSet {
-        metadata: metadata(host, names::redis(host), Component::Ledger),
+        metadata: workload_metadata(
+            host,
+            names::redis(host),
+            Component::Ledger,
+            managed.image.as_deref(),
+            &settings.redis_image,
+        ),
         spec: Some(StatefulSetSpec {
             replicas: Some(1),
             service_name: Some(names::redis(host)),

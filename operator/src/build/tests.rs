@@ -46,7 +46,7 @@ fn the_children_of_the_examples() {
 fn with_everything_asked_for_there_is_one_child_of_each_kind_in_order() {
     let host = relay(json!({
         "autoscaling": {"minReplicas": 2, "maxReplicas": 5},
-        "monitoring": {"serviceMonitor": {"labels": {"release": "prometheus"}}},
+        "monitoring": {"serviceMonitor": {"labels": {"release": "prometheus"}}, "otlpEndpoint": "http://collector:4318"},
         "service": {"type": "NodePort", "nodePort": 31688, "annotations": {"a": "b"}},
         "pod": {"labels": {"team": "licensing", "app.kubernetes.io/name": "mine"}, "annotations": {"x": "y"}},
     }));

@@ -10,6 +10,7 @@ use super::facts::Facts;
 use super::queue::Key;
 use crate::api::GROUP;
 use crate::apply::{APPLIED_ANNOTATION, FIELD_MANAGER};
+use crate::build::IMAGE_ANNOTATION;
 use crate::fields;
 use crate::kinds::ChildKind;
 
@@ -33,6 +34,8 @@ pub struct Child {
     pub owner: Option<Owner>,
     /// Hash of what was applied last.
     pub applied: Option<String>,
+    /// The default image that it was made with, of a workload.
+    pub made_with: Option<String>,
     /// What we own of it, as JSON.
     fields: Option<Box<str>>,
     /// Who changed it last, besides us.
@@ -68,14 +71,13 @@ impl Child {
             .max_by(|a, b| a.time.cmp(&b.time))
             .and_then(|entry| entry.manager.clone());
         let owned = fields::applied_by(entries, FIELD_MANAGER);
+        let annotation = |name: &str| meta.annotations.as_ref().and_then(|all| all.get(name).cloned());
         Self {
             uid: meta.uid.clone().unwrap_or_default(),
             version: meta.resource_version.clone().unwrap_or_default(),
             owner: controller(meta.owner_references.as_deref().unwrap_or_default()),
-            applied: meta
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(APPLIED_ANNOTATION).cloned()),
+            applied: annotation(APPLIED_ANNOTATION),
+            made_with: annotation(IMAGE_ANNOTATION),
             fields: owned.map(|fields| fields.to_string().into_boxed_str()),
             other,
             deleting: meta.deletion_timestamp.is_some(),

@@ -21,6 +21,7 @@ mod reconcile;
 pub mod replicas;
 pub mod run;
 pub mod secrets;
+pub mod upgrade;
 mod upkeep;
 pub mod watch;
 
@@ -44,6 +45,7 @@ use events::Events;
 use hosts::Hosts;
 use outside::Outside;
 use queue::{Key, Queue};
+use upgrade::Turns;
 use watch::Watches;
 
 /// What all workers share.
@@ -64,6 +66,8 @@ pub struct Context {
     pub outside: Outside,
     /// Applies children.
     pub applier: Applier,
+    /// Whose turn it is to take over new default images.
+    pub turns: Arc<Turns>,
     /// Where Events go.
     pub events: Events,
     /// What is counted.
@@ -87,6 +91,8 @@ pub struct Parts {
     pub children: Arc<Children>,
     /// Who is next.
     pub queue: Queue,
+    /// Whose turn it is to take over new default images.
+    pub turns: Arc<Turns>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What probes see.
@@ -123,6 +129,7 @@ impl Context {
             watches: Watches::default(),
             outside,
             applier,
+            turns: parts.turns,
             metrics: parts.metrics,
             health: parts.health,
             resync: parts.resync,

@@ -71,8 +71,8 @@ impl Outside {
         Self {
             zones: Zones::new(client.clone(), Limits::default(), Arc::clone(&wake)),
             hosts: Hosts::new(client.clone(), ledgers, Arc::clone(&wake)),
-            cleaning: Looks::new(Arc::clone(&wake)),
-            replicas: Looks::new(wake),
+            cleaning: Looks::new("clean-up", Arc::clone(&wake)),
+            replicas: Looks::new("replicas", wake),
             every,
         }
     }

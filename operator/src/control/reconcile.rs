@@ -1,11 +1,13 @@
 //! The way of one resource: read, validate, build, apply, prune, status.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -13,8 +15,9 @@ use serde_json::json;
 use super::children::ChildId;
 use super::facts::Facts;
 use super::outside::{Seen, has_zones};
-use super::queue::{Key, Next};
+use super::queue::{Cause, Key, Next};
 use super::secrets::FromCluster;
+use super::upgrade::{self, Made};
 use super::upkeep::Memory;
 use super::{Context, is_paused};
 use crate::api::{OfficeKmsHost, OfficeKmsHostStatus};
@@ -24,6 +27,7 @@ use crate::conditions::reason;
 use crate::dns::resource::FINALIZER;
 use crate::kinds::{ChildKind, KINDS};
 use crate::secrets::Objects;
+use crate::settings::Settings;
 use crate::status::{self, Running, Sight, Trouble};
 use crate::validate;
 
@@ -41,6 +45,7 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
         {
             context.outside.forget(&gone);
         }
+        context.next_turn(key);
         return (Next::Forget, "gone");
     };
     let before = context.memory(|all| all.entry(key.clone()).or_default().host.replace(Arc::clone(&host)));
@@ -72,6 +77,7 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
         host: &host,
         troubles: Vec::new(),
         settled: true,
+        older: false,
     };
     if host.metadata.deletion_timestamp.is_some() {
         return work.end(seen, paused).await;
@@ -118,10 +124,10 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
         }
         Ok(status) => {
             let hold = fight.map_or(TOGETHER, |(_, hold)| hold);
-            let ready = status
-                .conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+            let ready = status.conditions.iter().any(is_ready);
+            if (ready || paused) && !work.older {
+                context.next_turn(key);
+            }
             let result = match (paused, ready) {
                 (true, _) => "paused",
                 (false, true) => "ready",
@@ -142,6 +148,13 @@ impl Context {
     fn memory<T>(&self, with: impl FnOnce(&mut std::collections::HashMap<Key, Memory>) -> T) -> T {
         with(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// A resource needs no turn to take over new images, or no longer: the next one is looked at.
+    fn next_turn(&self, key: &Key) {
+        if let Some(next) = self.turns.leave(key) {
+            self.queue.trigger(&next, Cause::Seen);
+        }
+    }
 }
 
 /// A look at one resource.
@@ -152,9 +165,11 @@ struct Work<'a> {
     troubles: Vec<Trouble>,
     /// Whether every child is as it should be.
     settled: bool,
+    /// Whether it keeps default images that are older than the operator's.
+    older: bool,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
     fn memory<T>(&self, with: impl FnOnce(&mut Memory) -> T) -> T {
         self.context
             .memory(|all| with(all.entry(self.key.clone()).or_default()))
@@ -192,12 +207,12 @@ impl Work<'_> {
             self.trouble(reason::INVALID_SPEC, problem.to_string(), true);
             return;
         }
+        let settings = match self.settings().await {
+            Ok(settings) => settings,
+            Err(error) => return self.failed(&error),
+        };
         let inputs = self.inputs().await;
-        let built = build::children(
-            self.host,
-            &self.context.settings,
-            inputs.as_ref().unwrap_or(&Inputs::unread()),
-        );
+        let built = build::children(self.host, &settings, inputs.as_ref().unwrap_or(&Inputs::unread()));
         let objects = match built {
             Ok(objects) => objects,
             Err(error) => return self.trouble(reason::DEFECT, chain(&error), true),
@@ -248,6 +263,47 @@ impl Work<'_> {
             self.settled = false;
         }
         self.set_finalizer(seen).await;
+    }
+
+    /// What the operator was told, with the default images that are this resource's for now.
+    async fn settings(&mut self) -> Result<Cow<'a, Settings>, ApplyError> {
+        let context = self.context;
+        let spec = &self.host.spec;
+        let mut made = Made::default();
+        if spec.pod.as_ref().is_none_or(|pod| pod.image.is_none()) {
+            made.host = self.made_with("Deployment", &self.key.name).await?;
+        }
+        let ledger = spec.ledger.as_ref().and_then(|ledger| ledger.managed.as_ref());
+        if references::is_managed(self.host) && ledger.is_none_or(|ledger| ledger.image.is_none()) {
+            made.redis = self.made_with("StatefulSet", &names::redis(self.host)).await?;
+        }
+        Ok(match upgrade::kept(&context.settings, made) {
+            Some(older) if !context.turns.take(self.key, self.is_ready()) => {
+                self.older = true;
+                Cow::Owned(older)
+            }
+            _ => Cow::Borrowed(&context.settings),
+        })
+    }
+
+    /// Whether the last look found it so.
+    fn is_ready(&self) -> bool {
+        let status = self.host.status.as_ref();
+        status.is_some_and(|status| status.conditions.iter().any(is_ready))
+    }
+
+    /// The default image that a workload was made with. Before the watch has shown what there is, the API server is asked.
+    async fn made_with(&self, kind: &'static str, name: &str) -> Result<Option<String>, ApplyError> {
+        let namespace = &self.key.namespace;
+        let known = self.context.children.get(namespace, ChildId { kind, name });
+        if known.is_some() || self.context.watches.shows(kind, namespace) {
+            return Ok(known.and_then(|child| child.made_with));
+        }
+        let Some(kind) = KINDS.iter().find(|known| known.kind == kind) else {
+            return Ok(None);
+        };
+        let there = self.context.applier.look_up(namespace, kind, name).await?;
+        Ok(there.and_then(|child| child.made_with))
     }
 
     /// What the spec refers to, with keys made that nobody gave. None when something is missing.
@@ -550,6 +606,10 @@ fn host_status_kind() -> &'static ChildKind {
         absent: None,
     };
     &STATUS
+}
+
+fn is_ready(condition: &Condition) -> bool {
+    condition.type_ == "Ready" && condition.status == "True"
 }
 
 /// An error with its causes, in one line.

@@ -11,10 +11,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::children::Children;
 use super::hosts::Hosts;
 use super::queue::Queue;
+use super::upgrade::Turns;
 use super::{Context, Parts, reconcile, watch};
 use crate::client::{self, Gate};
 use crate::endpoint::{self, Health};
@@ -68,21 +70,24 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
         Arc::new(Children::default()),
         Queue::default(),
     );
+    let turns = Arc::new(Turns::new(usize::from(options.settings.upgrade_at_once)));
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {} for probes and metrics", options.listen))?;
     tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "the endpoint listens");
     let encode: endpoint::Encode = {
-        let (metrics, hosts, children, queue) = (
+        let (metrics, hosts, children, queue, turns) = (
             Arc::clone(&metrics),
             Arc::clone(&hosts),
             Arc::clone(&children),
             queue.clone(),
+            Arc::clone(&turns),
         );
         Arc::new(move || {
             for (condition, status, count) in hosts.conditions() {
                 metrics.condition(condition, status, count);
             }
+            metrics.keep_older_images(turns.waiting());
             metrics.encode(queue.depth(), hosts.len(), children.len())
         })
     };
@@ -118,6 +123,7 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
         hosts,
         children,
         queue,
+        turns,
         metrics: Arc::clone(&metrics),
         health: health.clone(),
         instance: options.instance.clone(),
@@ -218,9 +224,14 @@ async fn worker(context: Arc<Context>, token: CancellationToken) {
         };
         context.metrics.worker(true);
         let begin = Instant::now();
-        let span = tracing::info_span!("reconcile", object.r#ref = %key, controller.name = "officekmshost");
-        let looked = tracing::Instrument::instrument(reconcile(&context, &key), span);
-        let (next, result) = looked.await;
+        let span = tracing::info_span!(
+            "reconcile",
+            object.r#ref = %key,
+            controller.name = "officekmshost",
+            result = tracing::field::Empty
+        );
+        let (next, result) = reconcile(&context, &key).instrument(span.clone()).await;
+        span.record("result", result);
         context.queue.done(&key, next, rand::random());
         context.metrics.reconciled(result, begin.elapsed());
         context.metrics.worker(false);

@@ -54,6 +54,15 @@ impl Watches {
         !states.is_empty() && states.values().all(|state| state.synced || state.problem.is_some())
     }
 
+    /// Whether what there is of a kind in `namespace` has been shown.
+    #[must_use]
+    pub fn shows(&self, kind: &str, namespace: &str) -> bool {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        states
+            .iter()
+            .any(|((of, scope), state)| of == kind && (scope.is_empty() || scope == namespace) && state.synced)
+    }
+
     /// Whether the resources are seen.
     #[must_use]
     pub fn sees_hosts(&self) -> bool {

@@ -45,7 +45,7 @@ impl Zones {
         Self {
             client,
             limits: Arc::new(limits),
-            looks: Looks::new(wake),
+            looks: Looks::new("zones", wake),
             sessions: Arc::default(),
         }
     }

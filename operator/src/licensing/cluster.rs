@@ -52,7 +52,7 @@ impl Hosts {
     pub fn new(client: Client, ledgers: Ledgers, wake: Wake) -> Self {
         Self {
             client,
-            looks: Looks::new(wake),
+            looks: Looks::new("licensed hosts", wake),
             kept: Arc::default(),
             ledgers: Arc::new(ledgers),
         }
