@@ -26,7 +26,7 @@ pub struct RoutingStatus {
     /// D, distinct clients within 30 days.
     pub distinct_clients: u64,
     /// What D counts.
-    #[serde(default)]
+    #[serde(default = "addresses")]
     pub clients_from: ClientSource,
     /// N, the largest required count.
     pub required_count: u32,
@@ -198,6 +198,11 @@ impl Snapshot {
             fleet: self.status(health, now),
         }
     }
+}
+
+/// What relays counted before they said what.
+fn addresses() -> ClientSource {
+    ClientSource::Addresses
 }
 
 fn seconds(from: Millis, to: Millis) -> u64 {

@@ -157,12 +157,6 @@ words! {
     }
 }
 
-impl Default for ClientSource {
-    fn default() -> Self {
-        Self::Addresses
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
