@@ -64,6 +64,11 @@ impl Fault {
         self.hresult == Some(OPERATION_TIMED_OUT) || self.subcode == "TimedOut"
     }
 
+    /// Whether the answer does not fit an envelope: fewer rows at a time may do (`wsman:EncodingLimit`, DSP0226 13.1).
+    pub fn too_large(&self) -> bool {
+        self.subcode == "EncodingLimit"
+    }
+
     /// Whether the host refuses the account, whatever it wanted.
     pub fn access_denied(&self) -> bool {
         // Win32 error 5 stands bare in WSManFault's Code.

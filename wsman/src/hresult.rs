@@ -9,6 +9,9 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hresult(pub u32);
 
+/// Severity and facility of WinRM's own codes: it did not come to what was asked.
+const WINRM: u32 = 0x8033;
+
 /// What a code means and what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
@@ -18,9 +21,22 @@ pub struct Known {
     pub meaning: &'static str,
     /// What to do about it.
     pub advice: &'static str,
-    /// Whether the activation service, or the host, has given its final answer: asking again the same way spends one of
-    /// the few activations of a key, or cannot end otherwise.
-    pub is_final: bool,
+    /// What it says about the operation that it ended.
+    pub says: Says,
+}
+
+/// What a code says about the operation that it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// The activation service, or the host, has given its final answer: asking again the same way spends one of the few
+    /// activations of a key, or cannot end otherwise.
+    Refused,
+    /// It went wrong in another way.
+    Failed,
+    /// Who was to answer was not reached, or did not let the account in: nothing happened, and later it can go well.
+    NotReached,
+    /// The answer was lost: nobody knows whether it happened.
+    Lost,
 }
 
 impl Hresult {
@@ -38,10 +54,14 @@ impl Hresult {
     pub const ACTIVATION_LIMIT: Self = Self(0xC004_C008);
     /// Offline activation data is malformed.
     pub const OFFLINE_DATA_MALFORMED: Self = Self(0xC004_F02C);
+    /// The name of the activation service is not resolved.
+    pub const NAME_NOT_RESOLVED: Self = Self(0x8007_2EE7);
     /// There is no key for this product.
     pub const NO_PRODUCT_KEY: Self = Self(0xC004_F014);
     /// WMI: no such object.
     pub const WBEM_NOT_FOUND: Self = Self(0x8004_1002);
+    /// WMI: no such namespace.
+    pub const WBEM_INVALID_NAMESPACE: Self = Self(0x8004_100E);
     /// WMI: the operation is not supported here.
     pub const WBEM_NOT_SUPPORTED: Self = Self(0x8004_100C);
     /// WMI: no such class.
@@ -65,7 +85,21 @@ impl Hresult {
 
     /// Whether asking again the same way is pointless or harmful.
     pub fn is_final(self) -> bool {
-        self.known().is_some_and(|known| known.is_final)
+        self.known().is_some_and(|known| known.says == Says::Refused)
+    }
+
+    /// Whether the code is no answer of who was asked, but of what stands in between: a network, a name server, a service
+    /// that is down, rights that are missing.
+    pub fn is_transient(self) -> bool {
+        match self.known() {
+            Some(known) => matches!(known.says, Says::NotReached | Says::Lost),
+            None => self.0 >> 16 == WINRM,
+        }
+    }
+
+    /// Whether nobody can know if the operation took effect.
+    pub fn is_lost(self) -> bool {
+        self.known().is_some_and(|known| known.says == Says::Lost)
     }
 
     /// What to do, in words; for an unknown code, where to look it up.
@@ -93,23 +127,34 @@ impl fmt::Debug for Hresult {
     }
 }
 
-const fn known(code: u32, meaning: &'static str, advice: &'static str) -> Known {
+const fn saying(says: Says, code: u32, meaning: &'static str, advice: &'static str) -> Known {
     Known {
         code,
         meaning,
         advice,
-        is_final: false,
+        says,
     }
 }
 
-const fn refused(code: u32, meaning: &'static str, advice: &'static str) -> Known {
-    Known {
-        code,
-        meaning,
-        advice,
-        is_final: true,
-    }
+const fn known(code: u32, meaning: &'static str, advice: &'static str) -> Known {
+    saying(Says::Failed, code, meaning, advice)
 }
+
+const fn refused(code: u32, meaning: &'static str, advice: &'static str) -> Known {
+    saying(Says::Refused, code, meaning, advice)
+}
+
+const fn not_reached(code: u32, meaning: &'static str, advice: &'static str) -> Known {
+    saying(Says::NotReached, code, meaning, advice)
+}
+
+const fn lost(code: u32, meaning: &'static str, advice: &'static str) -> Known {
+    saying(Says::Lost, code, meaning, advice)
+}
+
+/// What lets a host reach Microsoft's activation service.
+const ALLOW: &str =
+    "let the host resolve and reach activation.sls.microsoft.com and its kin by HTTPS, or activate by telephone";
 
 /// Every code that we have words for, by code.
 pub static KNOWN: &[Known] = &[
@@ -124,7 +169,7 @@ pub static KNOWN: &[Known] = &[
         "the WMI object was not found",
         "install the product's Volume License Pack",
     ),
-    known(
+    not_reached(
         0x8004_1003,
         "WMI denies access",
         "give the account rights on the WMI namespace, or use an administrator",
@@ -151,7 +196,7 @@ pub static KNOWN: &[Known] = &[
         "the WMI method does not exist",
         "check that the host runs a supported Windows",
     ),
-    known(
+    not_reached(
         0x8007_0005,
         "access denied",
         "use an account in the host's Administrators group",
@@ -167,18 +212,28 @@ pub static KNOWN: &[Known] = &[
         "the DNS name does not exist",
         "publish the SRV record _vlmcs._tcp in the clients' domain",
     ),
-    known(
+    not_reached(
         0x8007_0422,
         "the service is disabled",
         "set the service Software Protection (sppsvc) to start",
     ),
-    known(
+    not_reached(
         0x8007_06BA,
         "the RPC server is unavailable",
         "check the firewall for TCP 1688 and that the host is up",
     ),
-    known(0x8007_232A, "DNS server failure", "check the DNS server"),
-    known(
+    lost(
+        0x8007_05B4,
+        "the operation timed out on the host",
+        "see that the host is not overloaded",
+    ),
+    lost(
+        0x8007_06BE,
+        "the remote procedure call was cut off",
+        "see that the service Software Protection (sppsvc) runs on the host",
+    ),
+    not_reached(0x8007_232A, "DNS server failure", "check the DNS server"),
+    not_reached(
         0x8007_232B,
         "the DNS name does not exist",
         "publish the SRV record _vlmcs._tcp in the clients' domain",
@@ -188,22 +243,35 @@ pub static KNOWN: &[Known] = &[
         "the DNS server refused a signed update",
         "let the DNS name's owner give the host rights",
     ),
-    known(
+    not_reached(
         0x8007_251D,
         "no records for the DNS query",
         "publish the SRV record _vlmcs._tcp in the clients' domain",
     ),
-    known(
+    lost(0x8007_2EE2, "the activation service gave no answer in time", ALLOW),
+    not_reached(0x8007_2EE7, "the name of the activation service is not resolved", ALLOW),
+    not_reached(0x8007_2EFD, "the activation service cannot be connected to", ALLOW),
+    lost(
+        0x8007_2EFE,
+        "the connection to the activation service was cut off",
+        ALLOW,
+    ),
+    not_reached(
+        0x8007_2F8F,
+        "the certificate of the activation service is not trusted",
+        "set the host's clock, update its root certificates, and let no proxy open its HTTPS",
+    ),
+    not_reached(
         0x8009_2328,
         "the DNS name does not exist",
         "publish the SRV record _vlmcs._tcp in the clients' domain",
     ),
-    known(
+    lost(
         0x8033_8029,
         "the operation timed out on the host",
         "try again; the host is busy",
     ),
-    known(
+    not_reached(
         0xC002_0017,
         "the RPC server is unavailable",
         "check the firewall for TCP 1688 and that the host is up",
@@ -333,6 +401,32 @@ mod tests {
         assert!(Hresult(0xC004_C008).is_final());
         assert!(!Hresult(0xC004_F074).is_final());
         assert!(Hresult::OK.is_success() && !Hresult::ACCESS_DENIED.is_success());
+    }
+
+    #[test]
+    fn what_stands_in_between_is_told_from_an_answer() {
+        // Code, final, transient, lost.
+        for (code, is_final, transient, lost) in [
+            (0x8007_2EE7, false, true, false),
+            (0x8007_2EE2, false, true, true),
+            (0x8007_2EFD, false, true, false),
+            (0x8007_232B, false, true, false),
+            (0x8007_0005, false, true, false),
+            (0x8007_06BA, false, true, false),
+            (0x8033_8029, false, true, true),
+            (0x8033_8012, false, true, false),
+            (0xC004_C008, true, false, false),
+            (0xC004_F050, true, false, false),
+            (0xC004_F02C, false, false, false),
+            (0xDEAD_BEEF, false, false, false),
+        ] {
+            let code = Hresult(code);
+            assert_eq!(
+                (code.is_final(), code.is_transient(), code.is_lost()),
+                (is_final, transient, lost),
+                "{code}"
+            );
+        }
     }
 
     #[test]

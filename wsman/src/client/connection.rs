@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{Error, Scheme, Target};
+use super::{Error, GRACE, Scheme, Target};
 use crate::envelope::Operation;
 use crate::ntlm::{self, Session};
 use crate::{sealing, tls};
@@ -123,9 +123,9 @@ impl Connection {
             (None, true) => return Err(Error::Unsealed { host: target.name() }),
             (_, false) => (envelope.as_bytes().to_vec(), SOAP_TYPE),
         };
-        let response = self
-            .exchange(target, what, body.into(), content_type, authorization)
-            .await?;
+        let limit = target.given(operation).saturating_add(GRACE);
+        let request = request(target, body.into(), content_type, authorization);
+        let response = self.exchange(target, what, request, limit).await?;
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED {
             return Err(unauthorized(target));
@@ -171,10 +171,8 @@ impl Connection {
     async fn log_on(&mut self, target: &Target, what: &'static str) -> Result<HeaderValue, Error> {
         let begun = ntlm::Client::begin(&target.credentials, self.binding.as_deref());
         let (client, negotiate) = begun.map_err(|source| ntlm_error(target, source))?;
-        let authorization = Some(negotiation(&negotiate));
-        let response = self
-            .exchange(target, what, Bytes::new(), SOAP_TYPE, authorization)
-            .await?;
+        let request = request(target, Bytes::new(), SOAP_TYPE, Some(negotiation(&negotiate)));
+        let response = self.exchange(target, what, request, target.limits.timeout).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Err(Error::NotWsMan {
                 host: target.name(),
@@ -201,28 +199,9 @@ impl Connection {
         &mut self,
         target: &Target,
         what: &'static str,
-        body: Bytes,
-        content_type: &'static str,
-        authorization: Option<HeaderValue>,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
     ) -> Result<Response<hyper::body::Incoming>, Error> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = hyper::Uri::from_static("/wsman");
-        let headers = request.headers_mut();
-        let shown = if target.host.contains(':') {
-            format!("[{}]", target.host)
-        } else {
-            target.host.clone()
-        };
-        if let Ok(host) = HeaderValue::from_str(&format!("{shown}:{}", target.port)) {
-            headers.insert(HOST, host);
-        }
-        headers.insert(USER_AGENT, HeaderValue::from_static("officekms"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        if let Some(value) = authorization {
-            headers.insert(AUTHORIZATION, value);
-        }
-        let limit = target.limits.timeout;
         let sending = async {
             self.sender.ready().await?;
             self.sender.send_request(request).await
@@ -272,6 +251,32 @@ impl Connection {
             Ok(Ok(body)) => Ok(body.to_bytes()),
         }
     }
+}
+
+fn request(
+    target: &Target,
+    body: Bytes,
+    content_type: &'static str,
+    authorization: Option<HeaderValue>,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = hyper::Uri::from_static("/wsman");
+    let headers = request.headers_mut();
+    let shown = if target.host.contains(':') {
+        format!("[{}]", target.host)
+    } else {
+        target.host.clone()
+    };
+    if let Ok(host) = HeaderValue::from_str(&format!("{shown}:{}", target.port)) {
+        headers.insert(HOST, host);
+    }
+    headers.insert(USER_AGENT, HeaderValue::from_static("officekms"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(value) = authorization {
+        headers.insert(AUTHORIZATION, value);
+    }
+    request
 }
 
 fn basic(target: &Target) -> HeaderValue {

@@ -53,7 +53,9 @@ pub enum Error {
         scheme: &'static str,
     },
     /// No answer in time.
-    #[error("{host} gave no answer to {operation} within {after:?}")]
+    #[error(
+        "{host} gave no answer to {operation} within {after:?}: is it overloaded, does a firewall drop what it says?"
+    )]
     TimedOut {
         /// The host.
         host: String,
@@ -63,7 +65,9 @@ pub enum Error {
         after: Duration,
     },
     /// The connection broke while an operation was under way; whether it took effect is unknown.
-    #[error("the connection to {host} broke during {operation}")]
+    #[error(
+        "the connection to {host} broke during {operation}: does its WinRM service stay up, what stands in between?"
+    )]
     Broken {
         /// The host.
         host: String,
@@ -74,7 +78,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// More bytes than we accept.
-    #[error("{host} answers more than {limit} bytes to {operation}")]
+    #[error("{host} answers more than {limit} bytes to {operation}: is this WinRM?")]
     TooLarge {
         /// The host.
         host: String,
@@ -136,7 +140,7 @@ pub enum Error {
         code: Hresult,
     },
     /// Garbage.
-    #[error("{host} answers what is not WS-Management to {operation}")]
+    #[error("{host} answers what is not WS-Management to {operation}: is this WinRM, does a proxy stand in between?")]
     Garbage {
         /// The host.
         host: String,
@@ -201,6 +205,11 @@ impl Error {
             Self::NotTrusted { .. } => Kind::NotTrusted,
             Self::Unauthorized { .. } => Kind::AccessDenied,
             Self::Fault { fault, .. } if fault.access_denied() => Kind::AccessDenied,
+            Self::Returned {
+                code: Hresult::ACCESS_DENIED,
+                ..
+            } => Kind::AccessDenied,
+            Self::Fault { fault, .. } if fault.timed_out() => Kind::TimedOut,
             Self::TimedOut { .. } => Kind::TimedOut,
             Self::Broken { .. } => Kind::Broken,
             Self::Fault { .. } | Self::Returned { .. } => Kind::Refused,

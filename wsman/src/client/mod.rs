@@ -28,6 +28,12 @@ use crate::value::{Instance, Value};
 /// A kept connection that was idle longer is not trusted with a method call: the host may be closing it right now.
 const FRESH: Duration = Duration::from_secs(15);
 
+/// How much longer than the host we wait, so that its own "timed out" arrives.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often in a row a host may answer "nothing yet" to a Pull.
+const MOST_REPEATS: u32 = 5;
+
 /// How a host is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {
@@ -62,8 +68,10 @@ pub struct Endpoint {
 /// Limits of a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For connecting, and again for each answer.
+    /// For connecting, and again for each answer to a question.
     pub timeout: Duration,
+    /// For a method, which can have to ask somebody else: an activation asks Microsoft's service.
+    pub call: Duration,
     /// Largest answer in bytes.
     pub max_answer: usize,
     /// Most rows of one query.
@@ -76,6 +84,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
+            call: Duration::from_secs(90),
             max_answer: 1 << 20,
             max_rows: 100_000,
             page: 50,
@@ -119,6 +128,14 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// How long the host is given for an operation.
+    pub(crate) fn given(&self, operation: &Operation<'_>) -> Duration {
+        match operation {
+            Operation::Invoke { .. } => self.limits.call.max(self.limits.timeout),
+            _ => self.limits.timeout,
+        }
     }
 }
 
@@ -232,16 +249,25 @@ impl Client {
         limit: usize,
     ) -> Result<(Vec<Instance>, bool), Error> {
         let class = Class::new(namespace, "*")?;
-        let max_elements = self.target.limits.page;
-        let operation = Operation::Enumerate {
-            class: &class,
-            query,
-            max_elements,
+        let mut max_elements = self.target.limits.page;
+        let mut page = loop {
+            let operation = Operation::Enumerate {
+                class: &class,
+                query,
+                max_elements,
+            };
+            let answer = self.send(&operation).await?;
+            match reply::page(&answer) {
+                Ok(page) => break page,
+                Err(error) => match again(&error, max_elements, MOST_REPEATS) {
+                    Some((smaller, _)) => max_elements = smaller,
+                    None => return Err(self.refused(&operation, operation.name(), error)),
+                },
+            }
         };
-        let answer = self.send(&operation).await?;
-        let mut page = reply::page(&answer).map_err(|error| self.refused(&operation, operation.name(), error))?;
         let mut rows = page.items;
-        while let Some(context) = page.context {
+        let mut repeats = 0;
+        while let Some(context) = page.context.take() {
             if rows.len() >= limit {
                 let release = Operation::Release {
                     class: &class,
@@ -259,11 +285,20 @@ impl Client {
                 max_elements,
             };
             let answer = self.send(&operation).await?;
-            page = match reply::page(&answer) {
-                Ok(page) => page,
-                Err(error) => return Err(self.refused(&operation, operation.name(), error)),
-            };
-            rows.append(&mut page.items);
+            match reply::page(&answer) {
+                Ok(mut read) => {
+                    rows.append(&mut read.items);
+                    (page, repeats) = (read, 0);
+                }
+                // The context lives on.
+                Err(error) => match again(&error, max_elements, repeats) {
+                    Some(next) => {
+                        (max_elements, repeats) = next;
+                        page.context = Some(context);
+                    }
+                    None => return Err(self.refused(&operation, operation.name(), error)),
+                },
+            }
         }
         Ok((rows, true))
     }
@@ -313,10 +348,11 @@ impl Client {
 
     async fn send(&self, operation: &Operation<'_>) -> Result<Bytes, Error> {
         let limits = self.target.limits;
+        let given = self.target.given(operation);
         let addressing = Addressing {
             to: &self.target.url,
             message_id: Uuid::new_v4(),
-            timeout: limits.timeout,
+            timeout: given,
         };
         let envelope = operation.envelope(&addressing)?;
         // Taken out while in use: whoever drops this future in mid-exchange drops the connection with it.
@@ -330,8 +366,9 @@ impl Client {
                     Err(Error::Broken { source, .. }) if operation.only_reads() => {
                         tracing::debug!(server.addr = self.target.name(), error = %source, "a kept connection was dead");
                     }
-                    // The host forgot who we are, as after a restart of its service: log on anew, once.
-                    Err(Error::Unauthorized { .. }) => {}
+                    // The host forgot who we are, as after a restart of its service: log on anew, once. Basic sends the
+                    // password each time, so there it was refused, and the same once more would count as another try.
+                    Err(Error::Unauthorized { .. }) if self.target.scheme == Scheme::Ntlm => {}
                     Err(error) => return Err(error),
                     Ok(answer) => return Ok((connection, answer)),
                 }
@@ -340,8 +377,8 @@ impl Client {
             let answer = connection.post(&self.target, operation, &envelope).await?;
             Ok((connection, answer))
         };
-        // Connecting has its own limit of the same length.
-        let allowed = limits.timeout.saturating_mul(2);
+        // Connecting and logging on have their own limit.
+        let allowed = limits.timeout.saturating_add(given).saturating_add(GRACE);
         let (mut connection, answer) = timeout(allowed, exchange).await.map_err(|_| Error::TimedOut {
             host: self.target.name(),
             operation: operation.name(),
@@ -365,5 +402,70 @@ impl Client {
                 source,
             },
         }
+    }
+}
+
+/// How to ask for a page once more after a fault, if that can help: rows and repetitions. "Nothing yet" is asked again as it
+/// was; what does not fit an envelope, by half as many rows.
+fn again(error: &ReplyError, rows: u32, repeats: u32) -> Option<(u32, u32)> {
+    let ReplyError::Fault(fault) = error else { return None };
+    if fault.timed_out() && repeats < MOST_REPEATS {
+        return Some((rows, repeats + 1));
+    }
+    (fault.too_large() && rows > 1).then_some((rows / 2, repeats))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Fault;
+
+    fn fault(subcode: &str) -> ReplyError {
+        ReplyError::Fault(Fault {
+            code: "Receiver".into(),
+            subcode: subcode.into(),
+            reason: String::new(),
+            hresult: None,
+        })
+    }
+
+    #[test]
+    fn nothing_yet_is_asked_again_a_few_times_and_too_much_by_halves() {
+        let after = |subcode, mut rows, mut repeats| {
+            let mut asked = Vec::new();
+            while let Some(next) = again(&fault(subcode), rows, repeats) {
+                (rows, repeats) = next;
+                asked.push(rows);
+            }
+            asked
+        };
+        assert_eq!(after("TimedOut", 50, 0), [50; 5]);
+        assert_eq!(after("EncodingLimit", 50, 0), [25, 12, 6, 3, 1]);
+        assert_eq!(after("AccessDenied", 50, 0), [0; 0]);
+        assert_eq!(again(&ReplyError::Missing("Body"), 50, 0), None);
+    }
+
+    #[test]
+    fn a_method_is_given_longer_than_a_question_and_the_host_less_than_we_wait() {
+        let endpoint = Endpoint {
+            host: "kms01".into(),
+            port: 5985,
+            transport: Transport::Http,
+            scheme: Scheme::Ntlm,
+        };
+        let credentials = Credentials {
+            user: "u".into(),
+            password: "p".to_owned().into(),
+        };
+        let client = Client::new(endpoint, credentials, Limits::default()).unwrap();
+        let class = Class::new(CIMV2, "SoftwareLicensingProduct").unwrap();
+        let call = Operation::Invoke {
+            class: &class,
+            selectors: &[],
+            method: "Activate",
+            parameters: &[],
+        };
+        assert_eq!(client.target.given(&Operation::Identify), Duration::from_secs(30));
+        assert!(client.target.given(&call) >= Duration::from_secs(60));
     }
 }
