@@ -52,7 +52,7 @@ pub struct Host {
     pub count: u32,
     /// Where the count comes from.
     pub count_from: CountSource,
-    /// Whether its host key is activated; taken to be unless it was read otherwise.
+    /// Whether its host key is activated; taken to be unless it was read otherwise lately.
     pub licensed: bool,
     /// Whether it carries what the preferred host carries, or sets may be mixed.
     pub same_products: bool,
@@ -142,7 +142,11 @@ impl Fleet {
             (!products.is_empty()).then_some(products)
         };
         // A host that activates nobody has no say in what the others are to carry.
-        let licensed = |host: &HostSetup| host.fact.as_ref().and_then(|fact| fact.licensed).unwrap_or(true);
+        let licensed = |host: &HostSetup| {
+            let fact = host.fact.as_ref();
+            let fresh = fact.filter(|fact| is_fresh(fact, config.facts_fresh_for.get(), now));
+            fresh.and_then(|fact| fact.licensed).unwrap_or(true)
+        };
         let by_say = by_preference.iter().filter_map(|at| hosts.get(*at));
         let pool = by_say
             .clone()
@@ -252,17 +256,19 @@ impl Fleet {
     }
 }
 
+fn is_fresh(fact: &HostFact, fresh_for: Duration, now: Millis) -> bool {
+    let age = now.0.saturating_sub(fact.read_at.0);
+    u128::try_from(age).map_or(true, |age| age <= fresh_for.as_millis())
+}
+
 /// A fresh count from the host itself stands. An older one is a lower bound of what the host had then, and so is what
 /// relays saw: the higher of the two. After 30 days none of the clients that it counted is proven to be in the table.
 fn believed_count(host: &HostSetup, fresh_for: Duration, now: Millis) -> (u32, CountSource) {
     let seen = (u32::try_from(host.seen).unwrap_or(u32::MAX), CountSource::Seen);
-    let reported = host
-        .fact
-        .as_ref()
-        .and_then(|fact| Some((fact.current_count?, now.0.saturating_sub(fact.read_at.0))));
+    let reported = host.fact.as_ref().and_then(|fact| Some((fact.current_count?, fact)));
     match reported {
-        Some((count, age)) if u128::try_from(age).is_ok_and(|age| age > fresh_for.as_millis()) => {
-            if age < COUNT_LIFE_MS && count > seen.0 {
+        Some((count, fact)) if !is_fresh(fact, fresh_for, now) => {
+            if now.0.saturating_sub(fact.read_at.0) < COUNT_LIFE_MS && count > seen.0 {
                 (count, CountSource::Reported)
             } else {
                 seen

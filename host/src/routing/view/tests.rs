@@ -204,6 +204,23 @@ fn machines_behind_one_address_are_counted_by_the_events_of_the_hosts() {
 }
 
 #[test]
+fn a_host_that_nobody_read_lately_is_not_left_out_for_what_it_once_was() {
+    let config = RoutingConfig::default();
+    let fresh_for = i64::try_from(config.facts_fresh_for.get().as_millis()).unwrap();
+    let mut hosts = hosts(&["a"]);
+    hosts[0].facts = Some(HostFact {
+        read_at: Millis(START),
+        current_count: None,
+        required_count: None,
+        licensed: Some(false),
+    });
+    for (age, licensed) in [(0, false), (fresh_for, false), (fresh_for + 1, true)] {
+        let view = View::new(&config, &hosts, Millis(START + age));
+        assert_eq!(view.load().fleet.hosts[0].licensed, licensed, "after {age} ms");
+    }
+}
+
+#[test]
 fn what_another_replica_writes_late_is_read_soon() {
     let ledger = MemoryLedger::new();
     let view = View::new(&RoutingConfig::default(), &hosts(&["a"]), Millis(START));
