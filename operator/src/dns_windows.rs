@@ -17,6 +17,7 @@ use kms_dns::publisher::{PublishError, Publisher};
 use kms_dns::records::Desired;
 use wsman::client::{Client, Error};
 use wsman::envelope::quoted;
+use wsman::hresult::Hresult;
 use wsman::names::{Class, InvalidName};
 use wsman::value::{Instance, Value, WrongType};
 
@@ -49,7 +50,7 @@ enum Failure {
     Value(#[from] WrongType),
     #[error(transparent)]
     Name(#[from] InvalidName),
-    #[error("{0} shows no MicrosoftDNS_Server: install the DNS server role there, or name the zone's DNS server")]
+    #[error("{0}: it shows no MicrosoftDNS_Server: install the DNS server role there, or name the zone's DNS server")]
     NoServer(String),
     #[error("records of type {0} are not published here")]
     Type(RecordType),
@@ -59,6 +60,10 @@ impl From<Failure> for PublishError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Host(error) if error.locks_account() => Self::Denied(error.to_string()),
+            // The provider and its namespace come with the role.
+            Failure::Host(error) if error.hresult() == Some(Hresult::WBEM_INVALID_NAMESPACE) => {
+                Self::Other(Failure::NoServer(error.to_string()).to_string())
+            }
             other => Self::Other(other.to_string()),
         }
     }

@@ -1,4 +1,5 @@
-//! Metrics of the operator, prefix `okms_operator_`. Every label has a bounded set of values; no names of machines.
+//! Metrics of the operator, prefix `okms_operator_`. Every label has a bounded set of values; names are those of
+//! resources and what their specs list, never of clients.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::licensing::metrics::LicensedHosts;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
@@ -56,6 +59,7 @@ pub struct Metrics {
     children: Gauge,
     older_images: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
+    licensed_hosts: LicensedHosts,
 }
 
 impl Default for Metrics {
@@ -76,6 +80,7 @@ impl Default for Metrics {
             children: Gauge::default(),
             older_images: Gauge::default(),
             conditions: Family::default(),
+            licensed_hosts: LicensedHosts::default(),
         };
         metrics.registered()
     }
@@ -136,7 +141,14 @@ impl Metrics {
             "Resources by the status of their conditions",
             self.conditions.clone(),
         );
+        registry.register_collector(Box::new(self.licensed_hosts.clone()));
         self
+    }
+
+    /// What licensed hosts say.
+    #[must_use]
+    pub fn licensed_hosts(&self) -> &LicensedHosts {
+        &self.licensed_hosts
     }
 
     /// Counts a look at a resource.

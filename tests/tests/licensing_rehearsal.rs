@@ -2,6 +2,8 @@
 //! that the manifest gives them, their licensing looked after as `kmsctl up` and the operator do, clients that reach the
 //! count, and what `kmsctl dlv` shows of it.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,17 +11,41 @@ use jiff::Timestamp;
 use kms_host::ledger::{Ledger, MemoryLedger, Millis};
 use kms_host::rehearsal::management::licences::rehearsal_confirmation_id;
 use kms_operator::api::OfficeKmsHost;
-use kms_operator::licensing::resource::{Outcome, Session, visit};
+use kms_operator::licensing::resource::{Outcome, Session, Shared, visit};
 use kms_operator::licensing::store::{FileStore, InMemory, Store};
 use kms_operator::secrets::Objects;
 use std::net::SocketAddr;
 use system_tests::rehearsal::{Manifest, Rehearsal};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// What is logged, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The resource in front, looked after again and again.
 struct Front {
     host: OfficeKmsHost,
     session: Session,
-    ledger: MemoryLedger,
+    ledger: Arc<MemoryLedger>,
     now: Timestamp,
     told: Vec<String>,
 }
@@ -39,14 +65,15 @@ impl Front {
         Ok(Self {
             host,
             session: Session::default(),
-            ledger: MemoryLedger::default(),
+            ledger: Arc::default(),
             now: Timestamp::now(),
             told: Vec::new(),
         })
     }
 
     async fn look(&mut self, secrets: &Objects, store: &dyn Store) -> Outcome {
-        let looked = visit(&self.host, secrets, &self.session, store, Some(&self.ledger), self.now);
+        let ledger = Shared::Ledger(Arc::clone(&self.ledger) as Arc<dyn Ledger>);
+        let looked = visit(&self.host, secrets, &self.session, store, &ledger, self.now);
         let outcome = looked.await;
         self.told
             .extend(outcome.notices.iter().map(|notice| notice.reason.to_owned()));
@@ -83,6 +110,15 @@ fn verdict<'a>(outcome: &'a Outcome, condition: &str) -> Option<(Option<bool>, &
 
 #[tokio::test]
 async fn the_example_brings_two_hosts_to_licensed_and_clients_to_the_count() -> Result<()> {
+    let log = Log::default();
+    let writer = log.clone();
+    // All of it runs on this thread.
+    let _logging = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish()
+        .set_default();
     let mut manifest = Manifest::read()?;
     let (first, second) = (
         Rehearsal::start(&manifest, "kms01")?,
@@ -168,8 +204,13 @@ async fn the_example_brings_two_hosts_to_licensed_and_clients_to_the_count() -> 
         let told = front.told.iter().filter(|told| *told == reason).count();
         assert_eq!(told, times, "{reason} in {:?}", front.told);
     }
+    let logged = log.text();
+    ensure!(
+        logged.contains("method=\"Activate\"") && logged.contains("TRACE"),
+        "the log is heard"
+    );
     let said = format!(
-        "{:?}{:?}{}",
+        "{:?}{:?}{}{logged}",
         front.host.status,
         front.told,
         std::fs::read_to_string(&journal)?

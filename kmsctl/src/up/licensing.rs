@@ -1,5 +1,6 @@
 //! Looks after the licensed hosts of resources that manage them, as the operator does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -7,7 +8,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use kms_host::routing::Explanation;
 use kms_operator::api::OfficeKmsHost;
-use kms_operator::licensing::resource::{Outcome, Session, visit};
+use kms_operator::licensing::resource::{Outcome, Session, Shared, visit};
 use kms_operator::licensing::store::InMemory;
 use kube::ResourceExt as _;
 
@@ -118,8 +119,8 @@ impl<'a> Licensing<'a> {
     /// When the hosts cannot be asked, or nothing can be printed.
     pub(super) async fn dlv(&self, product: &str) -> Result<()> {
         for keeper in &self.keepers {
-            let members = fleet::of(&keeper.host, &keeper.relaying.secrets, None, PATIENCE).await?;
-            let report = dlv::of(members, &[product.to_owned()]).await?;
+            let fleet = fleet::of(&keeper.host, &keeper.relaying.secrets, None, PATIENCE).await?;
+            let report = dlv::of(fleet, &[product.to_owned()]).await?;
             say(format_args!(
                 "\nkmsctl dlv {} --product {product}:",
                 keeper.host.name_any()
@@ -146,15 +147,8 @@ async fn knows_a_host(relay: &Replica) -> Result<()> {
 impl Keeper<'_> {
     async fn look(&mut self, now: Timestamp) -> Result<Outcome> {
         let Relaying { secrets, ledger, .. } = self.relaying;
-        let looked = visit(
-            &self.host,
-            secrets,
-            &self.session,
-            &self.store,
-            Some(ledger.as_ref()),
-            now,
-        );
-        let outcome = looked.await;
+        let ledger = Shared::Ledger(Arc::clone(ledger));
+        let outcome = visit(&self.host, secrets, &self.session, &self.store, &ledger, now).await;
         for notice in &outcome.notices {
             say(format_args!("  {}: {}", notice.reason, notice.message))?;
         }

@@ -187,13 +187,17 @@ fn relay(host: &OfficeKmsHost, hosts: &[LicensedHost]) -> RelayConfig {
     }
 }
 
-/// Whether the host was read and has no activated host key for the product, so that a client would be told 0xC004F042.
+/// Whether the host was read and has no activated host key for the product, so that a client would be told 0xC004F042 or
+/// 0xC004F041. A key that is activated serves, be it the spec's or not.
 fn is_lacking(product: &HostProductStatus) -> bool {
-    product.license_status.as_deref() == Some("Unlicensed")
-        || matches!(
+    match product.license_status.as_deref() {
+        Some("Unlicensed" | "InitialGrace" | "Notification") => true,
+        Some(_) => false,
+        None => matches!(
             product.step.as_deref(),
             Some("InstallPack" | "UpgradeSystem" | "InstallKey")
-        )
+        ),
+    }
 }
 
 /// Products of the spec. None listed: Office LTSC 2024.
@@ -213,6 +217,7 @@ fn rehearsal(host: &OfficeKmsHost, rehearsal: &RehearsalSpec, place: &Place) -> 
         certificate_file: None,
         key_file: None,
         starts_licensed: false,
+        settings_after_restart: false,
         missing_packs: Vec::new(),
         operating_system: OperatingSystem::default(),
     });

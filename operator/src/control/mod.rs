@@ -118,7 +118,13 @@ impl Context {
             by_namespace: !parts.settings.watch_namespaces.is_empty(),
         };
         let ledgers = Ledgers::new(&parts.scratch);
-        let outside = Outside::new(&parts.client, ledgers, &parts.queue, parts.replicas_every);
+        let outside = Outside::new(
+            &parts.client,
+            ledgers,
+            &parts.metrics,
+            &parts.queue,
+            parts.replicas_every,
+        );
         Self {
             events: Events::start(parts.client.clone(), parts.instance, Arc::clone(&parts.metrics)),
             client: parts.client,

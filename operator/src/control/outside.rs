@@ -22,6 +22,7 @@ use crate::licensing::cluster::Hosts;
 use crate::licensing::link::Ledgers;
 use crate::licensing::resource as licensing;
 use crate::looks::{Key, Looks, Seen as Look, Wake, about};
+use crate::metrics::Metrics;
 use crate::notice::Notice;
 use crate::secrets::ReadSecrets;
 
@@ -59,7 +60,7 @@ pub struct Outside {
 impl Outside {
     /// None yet. Outcomes wake `queue`; `every` is how often replicas are asked.
     #[must_use]
-    pub fn new(client: &Client, ledgers: Ledgers, queue: &Queue, every: Duration) -> Self {
+    pub fn new(client: &Client, ledgers: Ledgers, metrics: &Metrics, queue: &Queue, every: Duration) -> Self {
         let queue = queue.clone();
         let wake: Wake = Arc::new(move |key: &Key| {
             let key = QueueKey {
@@ -70,7 +71,12 @@ impl Outside {
         });
         Self {
             zones: Zones::new(client.clone(), Limits::default(), Arc::clone(&wake)),
-            hosts: Hosts::new(client.clone(), ledgers, Arc::clone(&wake)),
+            hosts: Hosts::new(
+                client.clone(),
+                ledgers,
+                metrics.licensed_hosts().clone(),
+                Arc::clone(&wake),
+            ),
             cleaning: Looks::new("clean-up", Arc::clone(&wake)),
             replicas: Looks::new("replicas", wake),
             every,

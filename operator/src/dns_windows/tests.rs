@@ -128,7 +128,26 @@ fn is_selected(row: &Instance, call: &Call) -> bool {
             .all(|(name, value)| row.text(name) == Ok(Some(value)))
 }
 
+/// A machine without the DNS role, and so without its namespace.
+struct NoRole;
+
+impl Provider for NoRole {
+    fn instances<'a>(&'a self, _: &'a str, _: &'a Query) -> Answer<'a, Vec<Instance>> {
+        Box::pin(async { Err(Hresult::WBEM_INVALID_NAMESPACE) })
+    }
+
+    fn invoke<'a>(&'a self, _: &'a Call) -> Answer<'a, Output> {
+        Box::pin(async { Err(Hresult::WBEM_INVALID_NAMESPACE) })
+    }
+}
+
 async fn rig() -> (WindowsDns, Arc<Server>, tokio_util::sync::DropGuard) {
+    let rows = Arc::new(Server::default());
+    let (dns, stop) = served(rows.clone()).await;
+    (dns, rows, stop)
+}
+
+async fn served(provider: Arc<dyn Provider>) -> (WindowsDns, tokio_util::sync::DropGuard) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let account = Credentials {
@@ -140,8 +159,8 @@ async fn rig() -> (WindowsDns, Arc<Server>, tokio_util::sync::DropGuard) {
         identity: None,
         limits: server::Limits::default(),
     };
-    let (rows, stop) = (Arc::new(Server::default()), tokio_util::sync::CancellationToken::new());
-    tokio::spawn(server::serve(listener, settings, rows.clone(), stop.clone()));
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(server::serve(listener, settings, provider, stop.clone()));
     let address = Address {
         host: "127.0.0.1".into(),
         port,
@@ -149,7 +168,14 @@ async fn rig() -> (WindowsDns, Arc<Server>, tokio_util::sync::DropGuard) {
         scheme: Scheme::Ntlm,
     };
     let client = Client::new(address, account, Limits::default()).unwrap();
-    (WindowsDns::new(client), rows, stop.drop_guard())
+    (WindowsDns::new(client), stop.drop_guard())
+}
+
+#[tokio::test]
+async fn a_machine_without_the_dns_role_is_told_so() {
+    let (dns, _stop) = served(Arc::new(NoRole)).await;
+    let error = publish(&dns, &desired(300, 10), &Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("install the DNS server role"), "{error}");
 }
 
 fn desired(ttl: u32, weight: u16) -> Desired {

@@ -13,7 +13,9 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::json;
 
+use super::claims::Claims;
 use super::link::Ledgers;
+use super::metrics::LicensedHosts;
 use super::resource::{Outcome, Session, visit};
 use super::round::Memory;
 use super::store::Store;
@@ -33,6 +35,8 @@ pub struct Hosts {
     looks: Looks<Outcome>,
     kept: Arc<Mutex<BTreeMap<Key, Arc<Kept>>>>,
     ledgers: Arc<Ledgers>,
+    claims: Arc<Claims>,
+    metrics: LicensedHosts,
 }
 
 impl std::fmt::Debug for Hosts {
@@ -49,12 +53,14 @@ struct Kept {
 impl Hosts {
     /// No hosts yet. `wake` is told when there is something new about a resource.
     #[must_use]
-    pub fn new(client: Client, ledgers: Ledgers, wake: Wake) -> Self {
+    pub fn new(client: Client, ledgers: Ledgers, metrics: LicensedHosts, wake: Wake) -> Self {
         Self {
             client,
             looks: Looks::new("licensed hosts", wake),
             kept: Arc::default(),
             ledgers: Arc::new(ledgers),
+            claims: Arc::default(),
+            metrics,
         }
     }
 
@@ -71,28 +77,29 @@ impl Hosts {
         ]);
         let (hosts, host, kept) = (self.clone(), host.clone(), self.kept(&key, host));
         let key_of_look = key.clone();
-        self.looks.ask(&key, subject, move || {
+        let seen = self.looks.ask(&key, subject, move || {
             Box::pin(async move {
                 let ledger = hosts.ledgers.of(&key_of_look, &host, &*secrets).await;
-                let outcome = visit(
-                    &host,
-                    &*secrets,
-                    &kept.session,
-                    &kept.store,
-                    ledger.as_deref(),
-                    Timestamp::now(),
-                )
-                .await;
+                let mut outcome = visit(&host, &*secrets, &kept.session, &kept.store, &ledger, Timestamp::now()).await;
+                if let Some(told) = hosts.claims.claim(&key_of_look, &host.spec) {
+                    outcome.warn_of(&told);
+                }
                 let again_in = outcome.again_in;
                 (outcome, again_in)
             })
-        })
+        });
+        if let Some(seen) = seen.as_ref().filter(|seen| seen.fresh) {
+            self.metrics.read(&key, &seen.outcome);
+        }
+        seen
     }
 
     /// Forgets a resource that is gone. Its journal goes with it: a resource made anew begins anew, and an activation that
     /// the host itself shows as refused is still not repeated.
     pub fn forget(&self, key: &Key) {
         self.looks.forget(key);
+        self.claims.forget(key);
+        self.metrics.forget(key);
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.ledgers.forget(key);
     }

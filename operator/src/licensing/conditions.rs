@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::facts::LicenseStatus;
 use super::plan::Step;
+use super::products::HostProduct;
 use super::round::{Outcome, Row};
 
 /// A condition's content.
@@ -59,6 +60,13 @@ pub fn hosts_licensed(rows: &[Row]) -> Verdict {
             Outcome::Waiting => {}
             Outcome::Read(report) => {
                 read += 1;
+                if report.plans.is_empty() && !report.serves() {
+                    let text = format!(
+                        "{}: no activated KMS host key is on it: name the products that it is to carry in spec.products",
+                        row.host
+                    );
+                    problems.push((Some(false), "NoHostKey", text));
+                }
                 if let Some(plan) = report.plans.iter().find(|plan| plan.step != Step::None) {
                     problems.push((
                         Some(false),
@@ -129,34 +137,71 @@ pub fn hosts_unequal(rows: &[Row]) -> Verdict {
     }
 }
 
-/// `ThresholdMet`: whether some host's count reaches the required count. `required` is the largest N of the products.
+/// `ThresholdMet`: whether each product has a host whose count reaches what its clients require; what lacks is told. Where
+/// no product is named, `required` is the count to reach.
 pub fn threshold_met(rows: &[Row], required: u32) -> Verdict {
-    let counts = rows.iter().filter_map(|row| match &row.outcome {
-        Outcome::Read(report) => Some((row.host.as_str(), report.current_count()?)),
-        Outcome::Failed { .. } | Outcome::Waiting => None,
-    });
-    match counts.max_by_key(|(_, count)| *count) {
-        Some((host, count)) => Verdict::of_count(host, count, required),
-        None => Verdict::new(None, "NoCount", "no host shows a count yet".to_owned()),
+    let reports = || {
+        rows.iter().filter_map(|row| match &row.outcome {
+            Outcome::Read(report) => Some((row.host.as_str(), &**report)),
+            Outcome::Failed { .. } | Outcome::Waiting => None,
+        })
+    };
+    let mut products: Vec<&'static HostProduct> = Vec::new();
+    for plan in reports().flat_map(|(_, report)| &report.plans) {
+        if !products.contains(&plan.product) {
+            products.push(plan.product);
+        }
     }
+    if products.is_empty() {
+        let counts = reports().filter_map(|(host, report)| Some((host, report.current_count()?)));
+        return match counts.max_by_key(|(_, count)| *count) {
+            Some((host, count)) => Verdict::of_count(host, count, required),
+            None => Verdict::new(None, "NoCount", "no host shows a count yet".to_owned()),
+        };
+    }
+    let (mut reached, mut lacking, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for product in products {
+        let counts = reports().filter_map(|(host, report)| Some((host, report.facts.product(product)?.current_count?)));
+        let Some((host, count)) = counts.max_by_key(|(_, count)| *count) else {
+            unknown.push(product.title);
+            continue;
+        };
+        let text = format!(
+            "{host} counts {count} clients of {}, {} are required",
+            product.title, product.required
+        );
+        if count >= product.required {
+            reached.push(text);
+        } else {
+            lacking.push(text);
+        }
+    }
+    if !lacking.is_empty() {
+        let text = format!("{}: let more clients ask, or look for clones", lacking.join("; "));
+        return Verdict::new(Some(false), "TooFewClients", text);
+    }
+    if !unknown.is_empty() {
+        let text = format!("no host shows a count of {} yet", unknown.join(", "));
+        return Verdict::new(None, "NoCount", text);
+    }
+    Verdict::new(Some(true), "CountReached", reached.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use uuid::Uuid;
 
     use super::*;
     use crate::licensing::facts::{HostFacts, Product};
     use crate::licensing::plan::{Plan, Reason};
-    use crate::licensing::products::HostProduct;
+    use crate::licensing::products::WINDOWS;
     use crate::licensing::visit::Report;
 
     fn row(host: &str, outcome: Outcome) -> Row {
         Row {
             host: host.into(),
             outcome,
-            again_in: Duration::from_secs(60),
-            events: 0,
+            ..Row::default()
         }
     }
 
@@ -187,8 +232,7 @@ mod tests {
             Outcome::Read(Box::new(Report {
                 facts,
                 plans: vec![plan],
-                differences: vec![],
-                change: None,
+                ..Report::default()
             })),
         )
     }
@@ -232,10 +276,74 @@ mod tests {
     }
 
     #[test]
-    fn the_threshold_is_met_by_one_warm_host() {
-        let count = |count| read("a", Step::None, Reason::Licensed, &[("Office 16", count)]);
-        assert_eq!(threshold_met(&[count(Some(4))], 5).status, Some(false));
-        assert_eq!(threshold_met(&[count(Some(4)), count(Some(5))], 5).status, Some(true));
-        assert_eq!(threshold_met(&[count(None), off("b")], 5).status, None);
+    fn a_host_for_which_no_product_is_named_is_judged_by_what_it_carries() {
+        let with = |status| {
+            let product = Product {
+                description: "Office 16, VOLUME_KMS channel".into(),
+                status,
+                current_count: Some(7),
+                ..Product::default()
+            };
+            let facts = HostFacts {
+                products: vec![product],
+                ..HostFacts::default()
+            };
+            let report = Report {
+                facts,
+                ..Report::default()
+            };
+            [row("a", Outcome::Read(Box::new(report)))]
+        };
+        let carries = with(LicenseStatus::Licensed);
+        assert_eq!(hosts_licensed(&carries).status, Some(true));
+        assert_eq!(threshold_met(&carries, 5).status, Some(true));
+        let none = hosts_licensed(&with(LicenseStatus::Unlicensed));
+        assert_eq!((none.status, none.reason), (Some(false), "NoHostKey"));
+    }
+
+    #[test]
+    fn each_product_needs_a_host_that_counts_enough_of_its_clients() {
+        let counting = |host: &str, office: Option<u32>, windows: Option<u32>| {
+            let products = ["Office2016", "Windows"].map(|name| HostProduct::named(name).unwrap());
+            let found = |product: &HostProduct, count| Product {
+                id: product.id.unwrap_or_default(),
+                application: if product.id.is_none() { WINDOWS } else { Uuid::max() },
+                description: "VOLUME_KMS channel".into(),
+                partial_key: Some("AAAAA".into()),
+                current_count: count,
+                ..Product::default()
+            };
+            let report = Report {
+                facts: HostFacts {
+                    products: vec![found(products[0], office), found(products[1], windows)],
+                    ..HostFacts::default()
+                },
+                plans: products
+                    .map(|product| Plan {
+                        product,
+                        step: Step::None,
+                        reason: Reason::Licensed,
+                        message: String::new(),
+                        installation_id: None,
+                    })
+                    .into(),
+                ..Report::default()
+            };
+            row(host, Outcome::Read(Box::new(report)))
+        };
+        let judged = |rows: &[Row]| {
+            let verdict = threshold_met(rows, 25);
+            (verdict.status, verdict.message)
+        };
+        let (status, message) = judged(&[counting("a", Some(50), Some(7)), off("c")]);
+        assert_eq!(status, Some(false));
+        assert!(
+            message.starts_with("a counts 7 clients of Windows, 25 are required"),
+            "{message}"
+        );
+        let both = [counting("a", Some(5), Some(7)), counting("b", Some(0), Some(25))];
+        assert_eq!(judged(&both).0, Some(true));
+        assert_eq!(judged(&[counting("a", Some(5), None)]).0, None);
+        assert_eq!(judged(&[off("c")]).0, None);
     }
 }

@@ -12,6 +12,8 @@ use wsman::value::{Instance, dmtf};
 
 /// Events taken in one reading; the rest comes with the next.
 const MOST: usize = 20_000;
+/// A reading by time is halved until it fits, down to this: times in a log are whole seconds.
+const SHORTEST_MS: i64 = 1000;
 /// How far back the first reading goes, and how long a CMID counts: 30 days.
 const THIRTY_DAYS_MS: i64 = 30 * 24 * 3600 * 1000;
 /// CMIDs remembered for finding duplicates.
@@ -36,63 +38,129 @@ pub struct Logged {
     pub event: Event,
 }
 
-/// Reads what is new since `cursor`, oldest first, and where to read on.
+/// What a reading found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Events, the oldest first.
+    pub events: Vec<Logged>,
+    /// Where to read on.
+    pub cursor: Option<Cursor>,
+    /// Whether some of the events can have been read before: they are to be compared with what is known.
+    pub overlaps: bool,
+    /// Whether there are more.
+    pub more: bool,
+    /// Rows that are no 12290 event with all its fields.
+    pub unreadable: usize,
+}
+
+/// Reads what is new since `cursor`, oldest first.
 ///
 /// # Errors
 /// When the host does not answer, or refuses.
-pub async fn read_on(
-    client: &Client,
-    host: &str,
-    cursor: Option<Cursor>,
-    now: i64,
-) -> Result<(Vec<Logged>, Option<Cursor>), Error> {
-    let log = "SELECT RecordNumber, TimeGenerated, InsertionStrings FROM Win32_NTLogEvent WHERE \
-               Logfile = 'Key Management Service' AND EventCode = 12290";
-    let since = |at: i64| Timestamp::from_millisecond(at).map(dmtf).unwrap_or_default();
-    let ask = async |condition: String| {
-        let (rows, _) = client
-            .query_up_to(CIMV2, &format!("{log} AND {condition}"), MOST)
-            .await?;
-        Ok::<_, Error>(rows.iter().filter_map(|row| logged(host, row)).collect::<Vec<_>>())
+pub async fn read_on(client: &Client, host: &str, cursor: Option<Cursor>, now: i64) -> Result<Reading, Error> {
+    let log = Log {
+        client,
+        host,
+        most: MOST,
     };
     let Some(cursor) = cursor else {
-        let read = ask(format!(
-            "TimeGenerated > '{}'",
-            since(now.saturating_sub(THIRTY_DAYS_MS))
-        ))
-        .await?;
-        return Ok(in_order(read, None));
+        return log.between(now.saturating_sub(THIRTY_DAYS_MS), None, now).await;
     };
-    let mut read = ask(format!("RecordNumber > {}", cursor.record)).await?;
-    if follows_on(&read, cursor) {
-        return Ok(in_order(read, Some(cursor)));
+    let (rows, complete) = log.ask(&format!("RecordNumber >= {}", cursor.record)).await?;
+    // A log that was cleared counts from 1 again, perhaps beyond the cursor: only the event that was read last, with its
+    // time, proves that this is the same log.
+    let proven = rows.iter().any(|row| place(row) == Some((cursor.record, cursor.at)));
+    if proven && complete {
+        let fresh = rows
+            .iter()
+            .filter(|row| place(row).is_none_or(|(record, _)| record > cursor.record));
+        return Ok(log.reading(fresh, Some(cursor)));
     }
-    // Nothing new by number, or a gap: the log may have been cleared, and then numbers began again at 1.
-    let later = ask(format!("TimeGenerated > '{}'", since(cursor.at))).await?;
-    read.extend(later.into_iter().filter(|logged| logged.record <= cursor.record));
-    Ok(in_order(read, Some(cursor)))
+    // Times are whole seconds, so that events of the cursor's second can be new.
+    log.between(cursor.at, Some(cursor), now).await
 }
 
-fn follows_on(read: &[Logged], cursor: Cursor) -> bool {
-    read.iter().map(|logged| logged.record).min() == Some(cursor.record.saturating_add(1))
+/// The log "Key Management Service" of a host.
+struct Log<'a> {
+    client: &'a Client,
+    host: &'a str,
+    /// Events taken in one reading.
+    most: usize,
 }
 
-/// Orders by time, then number, and finds the new cursor.
-fn in_order(mut read: Vec<Logged>, cursor: Option<Cursor>) -> (Vec<Logged>, Option<Cursor>) {
-    read.sort_by_key(|logged| (logged.event.at, logged.record));
-    read.dedup_by_key(|logged| (logged.event.at, logged.record));
-    let newest = read.last().map(|logged| Cursor {
-        record: logged.record,
-        at: logged.event.at.0,
-    });
-    (read, newest.or(cursor))
+impl Log<'_> {
+    async fn ask(&self, condition: &str) -> Result<(Vec<Instance>, bool), Error> {
+        let query = format!(
+            "SELECT RecordNumber, TimeGenerated, InsertionStrings FROM Win32_NTLogEvent WHERE Logfile = 'Key Management \
+             Service' AND EventCode = 12290 AND {condition}"
+        );
+        self.client.query_up_to(CIMV2, &query, self.most).await
+    }
+
+    /// Reads by time. A host lists its newest events first and would give up the oldest, so that a span with too many is
+    /// halved, and the older half is read first.
+    async fn between(&self, from: i64, cursor: Option<Cursor>, now: i64) -> Result<Reading, Error> {
+        let mut found = Reading {
+            cursor,
+            overlaps: true,
+            ..Reading::default()
+        };
+        // The last span is open: clocks differ.
+        let mut spans = vec![(from, None)];
+        while let Some((from, to)) = spans.pop() {
+            let until = to.map_or_else(String::new, |to| format!(" AND TimeGenerated < '{}'", at(to)));
+            let (rows, complete) = self.ask(&format!("TimeGenerated >= '{}'{until}", at(from))).await?;
+            let end = to.unwrap_or_else(|| now.max(from + 2 * SHORTEST_MS));
+            let middle = from.midpoint(end) / SHORTEST_MS * SHORTEST_MS;
+            if !complete && middle > from {
+                spans.extend([(middle, to), (from, Some(middle))]);
+                continue;
+            }
+            let read = self.reading(rows.iter(), found.cursor);
+            found.events.extend(read.events);
+            found.unreadable += read.unreadable;
+            found.cursor = read.cursor;
+            found.more = !spans.is_empty();
+            if found.events.len() >= self.most {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The events of these rows in the order of the log, and the new cursor.
+    fn reading<'a>(&self, rows: impl Iterator<Item = &'a Instance>, cursor: Option<Cursor>) -> Reading {
+        let mut reading = Reading::default();
+        // What cannot be read is passed over once, not told each time.
+        let mut newest: Option<(u32, i64)> = None;
+        for row in rows {
+            newest = newest.max(place(row));
+            match logged(self.host, row) {
+                Some(logged) => reading.events.push(logged),
+                None => reading.unreadable += 1,
+            }
+        }
+        reading.events.sort_by_key(|logged| logged.record);
+        reading.events.dedup_by_key(|logged| logged.record);
+        reading.cursor = newest.map(|(record, at)| Cursor { record, at }).or(cursor);
+        reading
+    }
 }
 
-/// Reads a row; what is no 12290 event with all its fields is left out.
+fn at(millis: i64) -> String {
+    Timestamp::from_millisecond(millis).map(dmtf).unwrap_or_default()
+}
+
+/// Where an event stands in the log, and when it was written.
+fn place(row: &Instance) -> Option<(u32, i64)> {
+    let at = row.datetime("TimeGenerated").ok()??.as_millisecond();
+    Some((row.u32("RecordNumber").ok()??, at))
+}
+
+/// Reads a row.
 fn logged(host: &str, row: &Instance) -> Option<Logged> {
-    let record = row.u32("RecordNumber").ok()??;
-    let at = Millis(row.datetime("TimeGenerated").ok()??.as_millisecond());
-    let event = parse(host, at, &row.strings("InsertionStrings").ok()?)?;
+    let (record, at) = place(row)?;
+    let event = parse(host, Millis(at), &row.strings("InsertionStrings").ok()?)?;
     Some(Logged { record, event })
 }
 
@@ -204,76 +272,4 @@ impl Duplicates {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const INFO: &str = "0x0,5,pc01.contoso.com,08c3bda0-c556-4b61-9e4e-7bf6d4df80be,2006/1/14 2:30,0,2,40123,cf67834d-db4a-402c-ab1f-2c134f02b700";
-
-    fn event(name: &str, cmid: u128, at: i64) -> Event {
-        let mut event = parse("kms01", Millis(at), &[INFO.to_owned()]).unwrap();
-        event.client_name = name.to_owned();
-        event.cmid = Uuid::from_u128(cmid);
-        event
-    }
-
-    #[test]
-    fn both_shapes_of_the_event_read_the_same() {
-        let one = parse("kms01", Millis(7), &[INFO.to_owned()]).unwrap();
-        assert_eq!((one.hresult, one.required, one.minutes_to_expiration), (0, 5, 40_123));
-        assert_eq!(one.client_name, "pc01.contoso.com");
-        let mut many: Vec<String> = INFO.split(',').map(str::to_owned).collect();
-        assert_eq!(parse("kms01", Millis(7), &many), Some(one.clone()));
-        many.insert(0, "KmsRequests".to_owned());
-        assert_eq!(parse("kms01", Millis(7), &many), Some(one));
-        let skew = INFO.replace("0x0", "0xC004F06C");
-        assert_eq!(parse("kms01", Millis(7), &[skew]).unwrap().hresult, 0xC004_F06C);
-        assert_eq!(parse("kms01", Millis(7), &["nothing".to_owned()]), None);
-    }
-
-    #[test]
-    fn reading_on_orders_and_knows_a_cleared_log() {
-        let at = |record, at| Logged {
-            record,
-            event: event("pc", 1, at),
-        };
-        let cursor = Cursor { record: 100, at: 1000 };
-        assert!(follows_on(&[at(102, 3), at(101, 2)], cursor));
-        assert!(!follows_on(&[], cursor));
-        assert!(!follows_on(&[at(150, 3)], cursor));
-        let (read, next) = in_order(vec![at(2, 3000), at(1, 2000), at(2, 3000)], Some(cursor));
-        assert_eq!(read.iter().map(|logged| logged.record).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(next, Some(Cursor { record: 2, at: 3000 }));
-        assert_eq!(in_order(vec![], Some(cursor)).1, Some(cursor));
-    }
-
-    #[test]
-    fn what_the_ledger_has_is_not_written_twice() {
-        let (old, new) = (event("pc01", 1, 5), event("pc02", 2, 6));
-        assert_eq!(
-            unknown_to(std::slice::from_ref(&old), vec![old.clone(), new.clone()]),
-            [new]
-        );
-    }
-
-    #[test]
-    fn clones_are_found_and_one_machine_with_two_spellings_is_none() {
-        let mut duplicates = Duplicates::default();
-        duplicates.note(&[event("pc01.contoso.com", 1, 10), event("PC01", 1, 11)], Millis(20));
-        assert!(duplicates.message().is_none());
-        duplicates.note(&[event("pc02", 1, 12)], Millis(20));
-        let message = duplicates.message().unwrap();
-        assert!(message.contains("by pc01, pc02"), "{message}");
-        duplicates.note(&[], Millis(20 + THIRTY_DAYS_MS));
-        assert!(duplicates.found().is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn strange_strings_never_panic(strings in proptest::collection::vec("[ -~]{0,40}", 0..12), one in "[0-9a-f,x -]{0,120}") {
-            let _ = parse("kms01", Millis(0), &strings);
-            let _ = parse("kms01", Millis(0), &[one]);
-        }
-    }
-}
+mod tests;

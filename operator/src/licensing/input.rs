@@ -104,6 +104,7 @@ fn wanted(product: &api::Product, host: &str, mode: Mode, objects: &Objects) -> 
     let mut wanted = Wanted {
         product: HostProduct::named(product.name.as_str())?,
         key: None,
+        names_key: product.host_key_secret.is_some(),
         missing: None,
         activation: match product.activation {
             ActivationMethod::Online => Activation::Online,
@@ -217,7 +218,7 @@ spec:
             }
         );
         assert_eq!((third.name.as_str(), third.mode), ("kms03", Mode::Observe));
-        assert!(third.wanted[0].key.is_none());
+        assert!(third.wanted[0].key.is_none() && third.wanted[0].names_key);
     }
 
     #[test]

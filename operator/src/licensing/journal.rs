@@ -8,15 +8,23 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Attempts by `HOST/PRODUCT`.
+use super::settings::Setting;
+
+/// Attempts kept of each licence. Refusals are the last to go.
+const MOST: usize = 32;
+
+/// What is remembered of licensed hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Journal {
-    /// The last attempt of each host and product.
-    pub attempts: BTreeMap<String, Attempt>,
+    /// Attempts by `HOST/LICENCE`, the newest last: one for each kind and mark.
+    pub attempts: BTreeMap<String, Vec<Attempt>>,
     /// The last restart of each host's licensing service.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub restarts: BTreeMap<String, Restart>,
+    /// Settings that each host took and does not show yet.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub taken: BTreeMap<String, Vec<Setting>>,
 }
 
 /// A restart of a host's licensing service.
@@ -25,11 +33,33 @@ pub struct Journal {
 pub struct Restart {
     /// The value of the annotation that asked for it.
     pub asked: String,
-    /// Whether its end was seen.
-    pub done: bool,
+    /// How far it is.
+    pub phase: Phase,
+    /// Whether the host's count was reached before: until it is again, no other host is restarted.
+    pub was_warm: bool,
 }
 
-/// An attempt to activate, online or by telephone.
+/// How far a restart is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// About to stop the service; whether it was told is not known.
+    Begun,
+    /// It is stopped.
+    Stopped,
+    /// It was stopped and runs again.
+    Done,
+    /// It was not stopped, or nobody knows.
+    Failed,
+}
+
+impl Phase {
+    /// Whether something is left to do.
+    pub fn is_unfinished(self) -> bool {
+        matches!(self, Self::Begun | Self::Stopped)
+    }
+}
+
+/// An attempt to install a key, or to activate, online or by telephone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
@@ -43,6 +73,9 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// How often the same was tried with the same secrets.
     pub tries: u32,
+    /// How often of these nothing was reached that could have answered, in a row.
+    #[serde(default)]
+    pub missed: u32,
 }
 
 /// What can be tried.
@@ -65,40 +98,90 @@ pub enum Outcome {
     Done,
     /// The host, or the activation service, said no with this code.
     Refused(u32),
+    /// Nobody was reached who could have said yes or no: nothing happened.
+    NotReached(u32),
 }
 
 impl Journal {
-    /// The last attempt of a host and product.
-    pub fn attempt(&self, host: &str, product: &str) -> Option<&Attempt> {
-        self.attempts.get(&entry(host, product))
+    /// The attempts at a host's licence, the newest last.
+    pub fn attempts(&self, host: &str, licence: &str) -> &[Attempt] {
+        self.attempts.get(&entry(host, licence)).map_or(&[], Vec::as_slice)
     }
 
     /// Notes that an attempt begins.
-    pub fn begin(&mut self, host: &str, product: &str, kind: Kind, mark: String, now: i64) {
-        let before = self
-            .attempt(host, product)
-            .filter(|before| before.kind == kind && before.mark == mark);
-        let tries = before.map_or(0, |before| before.tries).saturating_add(1);
-        let attempt = Attempt {
+    pub fn begin(&mut self, host: &str, licence: &str, kind: Kind, mark: &str, now: i64) {
+        let all = self.attempts.entry(entry(host, licence)).or_default();
+        let same = all
+            .iter()
+            .position(|before| before.kind == kind && before.mark == mark)
+            .map(|at| all.remove(at));
+        all.push(Attempt {
             kind,
-            mark,
+            mark: mark.to_owned(),
             begun_at: now,
             outcome: Outcome::Unknown,
-            tries,
-        };
-        self.attempts.insert(entry(host, product), attempt);
+            tries: same.as_ref().map_or(0, |same| same.tries).saturating_add(1),
+            missed: same.map_or(0, |same| same.missed),
+        });
+        if all.len() > MOST {
+            let refused = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Refused(_));
+            all.remove(all.iter().position(|attempt| !refused(attempt)).unwrap_or(0));
+        }
     }
 
-    /// Notes how it ended.
-    pub fn end(&mut self, host: &str, product: &str, outcome: Outcome) {
-        if let Some(attempt) = self.attempts.get_mut(&entry(host, product)) {
+    /// Notes how the newest attempt ended.
+    pub fn end(&mut self, host: &str, licence: &str, outcome: Outcome) {
+        let newest = self
+            .attempts
+            .get_mut(&entry(host, licence))
+            .and_then(|all| all.last_mut());
+        if let Some(attempt) = newest {
             attempt.outcome = outcome;
+            if matches!(outcome, Outcome::NotReached(_)) {
+                attempt.tries = attempt.tries.saturating_sub(1);
+                attempt.missed = attempt.missed.saturating_add(1);
+            } else {
+                attempt.missed = 0;
+            }
+        }
+    }
+
+    /// Whether a host took a setting that it does not show yet.
+    pub fn has_taken(&self, host: &str, setting: Setting) -> bool {
+        self.taken.get(host).is_some_and(|taken| taken.contains(&setting))
+    }
+
+    /// Notes that a host took a setting.
+    pub fn took(&mut self, host: &str, setting: Setting) {
+        self.taken.entry(host.to_owned()).or_default().push(setting);
+    }
+
+    /// Forgets what a host took of all but these settings, since it shows them by now or nobody wants them.
+    pub fn still_differs(&mut self, host: &str, differences: &[Setting]) {
+        if let Some(taken) = self.taken.get_mut(host) {
+            taken.retain(|setting| differences.contains(setting));
+            if taken.is_empty() {
+                self.taken.remove(host);
+            }
+        }
+    }
+
+    /// Takes over what another journal says of a host.
+    pub fn take_over(&mut self, from: &Self, host: &str) {
+        let prefix = entry(host, "");
+        self.attempts.retain(|entry, _| !entry.starts_with(&prefix));
+        let attempts = from.attempts.iter().filter(|(entry, _)| entry.starts_with(&prefix));
+        self.attempts
+            .extend(attempts.map(|(entry, attempts)| (entry.clone(), attempts.clone())));
+        match from.taken.get(host) {
+            Some(taken) => drop(self.taken.insert(host.to_owned(), taken.clone())),
+            None => drop(self.taken.remove(host)),
         }
     }
 }
 
-fn entry(host: &str, product: &str) -> String {
-    format!("{host}/{product}")
+fn entry(host: &str, licence: &str) -> String {
+    format!("{host}/{licence}")
 }
 
 /// A mark by which secrets are recognised and from which they cannot be told: 64 bits of their SHA-256.
@@ -114,4 +197,37 @@ pub fn mark(secrets: &[&str]) -> String {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_outlives_whatever_else_is_tried() {
+        let mut journal = Journal::default();
+        journal.begin("a", "Office2016", Kind::Activate, "refused", 0);
+        journal.end("a", "Office2016", Outcome::Refused(1));
+        for number in 0..100 {
+            journal.begin("a", "Office2016", Kind::InstallKey, &format!("{number}"), number);
+            journal.end("a", "Office2016", Outcome::Done);
+        }
+        let kept = journal.attempts("a", "Office2016");
+        assert_eq!((kept.len(), kept[0].mark.as_str()), (MOST, "refused"));
+        assert_eq!(kept.last().unwrap().mark, "99");
+    }
+
+    #[test]
+    fn a_host_s_part_is_taken_over_as_a_whole() {
+        let (mut whole, mut part) = (Journal::default(), Journal::default());
+        whole.begin("a", "Office2016", Kind::Activate, "old", 0);
+        whole.begin("ab", "Office2016", Kind::Activate, "other", 0);
+        whole.took("a", Setting::LowPriority(true));
+        part.begin("a", "Office2016", Kind::Activate, "new", 0);
+        part.begin("ab", "Office2016", Kind::Activate, "not ours", 0);
+        whole.take_over(&part, "a");
+        assert_eq!(whole.attempts("a", "Office2016")[0].mark, "new");
+        assert_eq!(whole.attempts("ab", "Office2016")[0].mark, "other");
+        assert!(whole.taken.is_empty());
+    }
 }

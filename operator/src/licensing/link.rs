@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use kms_host::ledger::{Ledger, LedgerConfig, open};
 
 use super::journal::mark;
+use super::resource::Shared;
 use crate::api::{ConfigOrSecretKey, OfficeKmsHost, SecretKey};
 use crate::build::{Files, Place, host_config, names};
 use crate::looks::Key;
@@ -46,12 +47,11 @@ impl Ledgers {
         }
     }
 
-    /// The ledger that a resource's replicas share; none when it is in a replica's memory, or cannot be reached from what
-    /// the spec says now.
-    pub async fn of(&self, key: &Key, host: &OfficeKmsHost, secrets: &dyn ReadSecrets) -> Option<Arc<dyn Ledger>> {
+    /// The ledger that a resource's replicas share, as far as it can be reached from what the spec says now.
+    pub async fn of(&self, key: &Key, host: &OfficeKmsHost, secrets: &dyn ReadSecrets) -> Shared {
         let ledger = host.spec.ledger.as_ref();
         if ledger.is_some_and(|ledger| ledger.memory.is_some()) {
-            return None;
+            return Shared::OutOfReach;
         }
         let mut wanted = Names::default();
         for (_, reference) in references(host, &Files::within(&self.directory)) {
@@ -59,10 +59,10 @@ impl Ledgers {
         }
         let objects = Objects::read(secrets, &wanted).await;
         match self.opened(key, host, &objects) {
-            Ok(ledger) => Some(ledger),
+            Ok(ledger) => Shared::Ledger(ledger),
             Err(error) => {
                 tracing::debug!(object.ref = %key.name, error = format!("{error:#}"), "the ledger cannot be opened from here yet");
-                None
+                Shared::NotYet
             }
         }
     }
@@ -198,12 +198,13 @@ mod tests {
         let key = Key::of(&host);
         let site = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let with = |password| secrets(&[("kms-keys", "ledger-key", site), ("redis", "password", password)]);
-        assert!(
-            ledgers.of(&key, &host, &secrets(&[])).await.is_none(),
-            "its secrets come late"
-        );
-        let first = ledgers.of(&key, &host, &with("one")).await.unwrap();
-        let second = ledgers.of(&key, &host, &with("two")).await.unwrap();
+        let late = ledgers.of(&key, &host, &secrets(&[])).await;
+        assert!(matches!(late, Shared::NotYet), "its secrets come late");
+        let first = ledgers.of(&key, &host, &with("one")).await;
+        let second = ledgers.of(&key, &host, &with("two")).await;
+        let (Shared::Ledger(first), Shared::Ledger(second)) = (first, second) else {
+            panic!("a ledger")
+        };
         assert!(Arc::ptr_eq(&first, &second));
         let file = ledgers.folder(&key).join("redis-password");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "two");
@@ -216,6 +217,7 @@ mod tests {
     async fn a_replica_s_memory_is_out_of_reach() {
         let host = host("{memory: {}}");
         let ledgers = Ledgers::new(Path::new("/nowhere"));
-        assert!(ledgers.of(&Key::of(&host), &host, &secrets(&[])).await.is_none());
+        let found = ledgers.of(&Key::of(&host), &host, &secrets(&[])).await;
+        assert!(matches!(found, Shared::OutOfReach));
     }
 }

@@ -12,6 +12,7 @@
 //! refused is never tried again by itself, because a host key can be activated only a few times. No key and no
 //! confirmation ID reaches a message, an error or the journal.
 
+pub mod claims;
 pub mod cluster;
 pub mod conditions;
 pub mod events;
@@ -20,6 +21,7 @@ pub mod facts;
 pub mod input;
 pub mod journal;
 pub mod link;
+pub mod metrics;
 pub mod observe;
 pub mod patience;
 pub mod phone;

@@ -57,31 +57,22 @@ pub async fn read(client: &Client, products: &[&HostProduct]) -> Result<HostFact
     let system = one(client, SYSTEM, "Win32_OperatingSystem").await?;
     let service = one(client, SERVICE, "SoftwareLicensingService").await?;
     let mut rows = Vec::new();
+    let ask = async |condition: String| {
+        let query = format!("SELECT {PRODUCT} FROM SoftwareLicensingProduct WHERE {condition}");
+        client.query(&query).await
+    };
     for product in products {
-        if let Some(id) = product.id {
-            let id = quoted(&id.to_string());
-            rows.extend(
-                client
-                    .query(&format!(
-                        "SELECT {PRODUCT} FROM SoftwareLicensingProduct WHERE ID = {id}"
-                    ))
-                    .await?,
-            );
+        let Some(id) = product.id else { continue };
+        let found = ask(format!("ID = {}", quoted(&id.to_string()))).await?;
+        if product.name == "OfficeLTSC2024" && found.is_empty() {
+            rows.extend(ask(format!("ID = {}", quoted(&LTSC_2024_CLIENT.to_string()))).await?);
         }
-        if product.name == "OfficeLTSC2024" && rows.is_empty() {
-            let id = quoted(&LTSC_2024_CLIENT.to_string());
-            rows.extend(
-                client
-                    .query(&format!(
-                        "SELECT {PRODUCT} FROM SoftwareLicensingProduct WHERE ID = {id}"
-                    ))
-                    .await?,
-            );
-        }
+        rows.extend(found);
     }
-    if products.iter().any(|product| product.id.is_none()) {
-        let keyed = format!("SELECT {PRODUCT} FROM SoftwareLicensingProduct WHERE PartialProductKey <> NULL");
-        rows.extend(client.query(&keyed).await?);
+    // Where no product is named, a host is judged by what it carries.
+    let any_windows = products.iter().any(|product| product.id.is_none());
+    if any_windows || products.is_empty() {
+        rows.extend(ask("PartialProductKey <> NULL".to_owned()).await?);
     }
     let mut read = Vec::<Product>::new();
     for row in &rows {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use wsman::client::Error;
+
+use super::round::Outcome;
 
 /// After a refused password: Windows locks accounts after as few as three wrong tries, and forgets them after half an
 /// hour by default.
@@ -48,6 +51,33 @@ impl Patience {
         };
         self.not_before = now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
         wait
+    }
+
+    /// Notes that another host refused the same account: it is left alone as long.
+    pub fn refused_elsewhere(&mut self, credentials: &str, until: i64) {
+        self.refused = Some(credentials.to_owned());
+        self.not_before = until;
+    }
+
+    /// Why the host is left alone, when nothing else is remembered of it.
+    pub fn held_back(&self) -> Outcome {
+        let until = Timestamp::from_millisecond(self.not_before).unwrap_or(Timestamp::MAX);
+        if self.refused.is_some() {
+            return Outcome::Failed {
+                reason: "AccessDenied",
+                message: format!(
+                    "this user and password were refused: correct the Secret, and give a host with an account of its own \
+                     one of its own; the same are not tried before {until:.0}, so that no account is locked"
+                ),
+            };
+        }
+        Outcome::Failed {
+            reason: "HostUnreachable",
+            message: format!(
+                "it failed {} times in a row and is asked again at {until:.0}",
+                self.failures
+            ),
+        }
     }
 
     /// Notes a success.

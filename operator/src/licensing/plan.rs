@@ -13,6 +13,8 @@ use super::support;
 
 /// After an attempt whose end nobody saw, the host is given this long to show its effect.
 const SETTLE_MILLIS: i64 = 10 * 60 * 1000;
+/// Longest wait before an attempt that reached nobody is made again.
+const LONGEST_WAIT: i64 = 24 * 3600 * 1000;
 /// Attempts with one key after which the host did not show "Licensed", before people are asked.
 const MOST_TRIES: u32 = 2;
 
@@ -21,8 +23,10 @@ const MOST_TRIES: u32 = 2;
 pub struct Wanted {
     /// The product.
     pub product: &'static HostProduct,
-    /// Its host key, where the spec names one.
+    /// Its host key, where the spec names one and it was read.
     pub key: Option<SecretString>,
+    /// Whether the spec names a host key, be it read or not.
+    pub names_key: bool,
     /// Why a secret that the spec names cannot be had. Until then nothing is done: another key than the one that is meant
     /// could be used up.
     pub missing: Option<String>,
@@ -97,6 +101,10 @@ pub enum Reason {
     WrongKey,
     /// The host refused the key.
     KeyRefused,
+    /// The account may not do what the step needs.
+    AccessDenied,
+    /// The host, or Microsoft's service behind it, was not reached by the last attempt.
+    ServiceUnreachable,
     /// The key is not activated yet.
     NotActivated,
     /// The key waits for a confirmation ID.
@@ -107,9 +115,9 @@ pub enum Reason {
     ConfirmationRefused,
     /// Microsoft's service refused the activation.
     ActivationRefused,
-    /// An activation was begun; the host is given time to show its effect.
+    /// A step was begun; the host is given time to show its effect.
     Settling,
-    /// Activations were begun, and the host does not show their effect.
+    /// The step was taken more than once, and the host does not show its effect.
     OutcomeUnknown,
 }
 
@@ -125,6 +133,8 @@ impl Reason {
             Self::KeyMissing => "KeyMissing",
             Self::WrongKey => "WrongKey",
             Self::KeyRefused => "KeyRefused",
+            Self::AccessDenied => "AccessDenied",
+            Self::ServiceUnreachable => "ServiceUnreachable",
             Self::NotActivated => "NotActivated",
             Self::AwaitingConfirmation => "AwaitingConfirmation",
             Self::ConfirmationMalformed => "ConfirmationMalformed",
@@ -162,7 +172,10 @@ pub fn plan(host: &str, wanted: &Wanted, facts: &HostFacts, journal: &Journal, n
     let product = wanted.product;
     let support = support::judge(product, &facts.system);
     let found = facts.product(product);
-    let attempt = journal.attempt(host, product.name);
+    let attempts = Attempts {
+        all: journal.attempts(host, product.licence()),
+        now,
+    };
     let (step, reason, mut message) = match (support.unsupported, found) {
         (_, Some(found)) if found.status == LicenseStatus::Licensed && fits(wanted, found) => {
             (Step::None, Reason::Licensed, format!("{} is activated", product.title))
@@ -180,8 +193,8 @@ pub fn plan(host: &str, wanted: &Wanted, facts: &HostFacts, journal: &Journal, n
             )
         }
         (None, found) => match found.filter(|found| fits(wanted, found) && found.partial_key.is_some()) {
-            Some(keyed) => activate(wanted, keyed, attempt, now),
-            None => install_key(wanted, found, attempt),
+            Some(keyed) => activate(wanted, keyed, &attempts),
+            None => install_key(wanted, found, &attempts),
         },
     };
     for notice in support.notices {
@@ -234,19 +247,30 @@ fn pack_missing(product: &HostProduct, facts: &HostFacts) -> String {
     )
 }
 
-fn install_key(wanted: &Wanted, found: Option<&Product>, attempt: Option<&Attempt>) -> (Step, Reason, String) {
+/// The next step, why, and in words.
+type Next = (Step, Reason, String);
+
+fn install_key(wanted: &Wanted, found: Option<&Product>, attempts: &Attempts<'_>) -> Next {
     let title = wanted.product.title;
     let Some(key) = &wanted.key else {
+        if wanted.names_key {
+            let text = format!("no KMS host key of {title} is installed: install the spec's");
+            return (Step::InstallKey, Reason::KeyMissing, text);
+        }
         let text =
             format!("no KMS host key of {title} is installed: name one in products[].hostKeySecret, or install it");
         return (Step::Blocked, Reason::KeyNotGiven, text);
     };
-    if let Some(code) = refused(attempt, Kind::InstallKey, &mark(&[key.expose_secret().trim()])) {
+    let attempt = attempts.of(Kind::InstallKey, &mark(&[key.expose_secret().trim()]));
+    if let Some(code) = attempt.and_then(refused) {
         let text = format!(
             "the host refused the KMS host key of {title}: {code}: {}",
             code.advice()
         );
         return (Step::Blocked, Reason::KeyRefused, text);
+    }
+    if let Some(waiting) = attempt.and_then(|attempt| attempts.held_up(attempt, title)) {
+        return waiting;
     }
     match found.and_then(|found| found.partial_key.as_deref()) {
         Some(partial) => {
@@ -262,13 +286,13 @@ fn install_key(wanted: &Wanted, found: Option<&Product>, attempt: Option<&Attemp
     }
 }
 
-fn activate(wanted: &Wanted, found: &Product, attempt: Option<&Attempt>, now: i64) -> (Step, Reason, String) {
+fn activate(wanted: &Wanted, found: &Product, attempts: &Attempts<'_>) -> Next {
     let title = wanted.product.title;
     let key = wanted.key.as_ref().map_or("", |key| key.expose_secret().trim());
     match &wanted.activation {
         Activation::Online => {
-            let mark = online_mark(key, found);
-            if let Some(code) = refused(attempt, Kind::Activate, &mark).or_else(|| shown_refusal(found)) {
+            let attempt = attempts.of(Kind::Activate, &online_mark(key, found));
+            if let Some(code) = attempt.and_then(refused).or_else(|| shown_refusal(found)) {
                 let text = format!(
                     "the activation of {title} was refused: {code}: {}; not tried again by itself, since a host key \
                      can be activated only a few times: give another key, or set activation: Phone",
@@ -276,7 +300,7 @@ fn activate(wanted: &Wanted, found: &Product, attempt: Option<&Attempt>, now: i6
                 );
                 return (Step::Blocked, Reason::ActivationRefused, text);
             }
-            if let Some(waiting) = unfinished(attempt, Kind::Activate, &mark, title, now) {
+            if let Some(waiting) = attempt.and_then(|attempt| attempts.held_up(attempt, title)) {
                 return waiting;
             }
             let text = format!(
@@ -303,15 +327,15 @@ fn activate(wanted: &Wanted, found: &Product, attempt: Option<&Attempt>, now: i6
                     );
                 }
             };
-            let mark = phone_mark(key, found, &digits);
-            if let Some(code) = refused(attempt, Kind::Confirm, &mark) {
+            let attempt = attempts.of(Kind::Confirm, &phone_mark(key, found, &digits));
+            if let Some(code) = attempt.and_then(refused) {
                 let text = format!(
                     "the host refused the confirmation ID of {title}: {code}: {}",
                     code.advice()
                 );
                 return (Step::Blocked, Reason::ConfirmationRefused, text);
             }
-            if let Some(waiting) = unfinished(attempt, Kind::Confirm, &mark, title, now) {
+            if let Some(waiting) = attempt.and_then(|attempt| attempts.held_up(attempt, title)) {
                 return waiting;
             }
             let text = format!("the confirmation ID of {title} is there: deposit it");
@@ -330,13 +354,10 @@ pub(super) fn phone_mark(key: &str, found: &Product, digits: &str) -> String {
     mark(&[key, found.installation_id.as_deref().unwrap_or_default(), digits])
 }
 
-fn refused(attempt: Option<&Attempt>, kind: Kind, mark: &str) -> Option<Hresult> {
-    match attempt
-        .filter(|attempt| attempt.kind == kind && attempt.mark == mark)?
-        .outcome
-    {
+fn refused(attempt: &Attempt) -> Option<Hresult> {
+    match attempt.outcome {
         Outcome::Refused(code) => Some(Hresult(code)),
-        Outcome::Done | Outcome::Unknown => None,
+        Outcome::Done | Outcome::Unknown | Outcome::NotReached(_) => None,
     }
 }
 
@@ -345,25 +366,65 @@ fn shown_refusal(found: &Product) -> Option<Hresult> {
     Some(Hresult(found.reason)).filter(|code| found.status == LicenseStatus::Notification && code.is_final())
 }
 
-fn unfinished(
-    attempt: Option<&Attempt>,
-    kind: Kind,
-    mark: &str,
-    title: &str,
+/// What was tried before, and what time it is.
+struct Attempts<'a> {
+    all: &'a [Attempt],
     now: i64,
-) -> Option<(Step, Reason, String)> {
-    let attempt = attempt.filter(|a| a.kind == kind && a.mark == mark)?;
-    if now.saturating_sub(attempt.begun_at) < SETTLE_MILLIS {
-        let text = format!("an activation of {title} was begun and the host is given ten minutes to show it");
-        return Some((Step::Blocked, Reason::Settling, text));
+}
+
+impl<'a> Attempts<'a> {
+    fn of(&self, kind: Kind, mark: &str) -> Option<&'a Attempt> {
+        self.all
+            .iter()
+            .find(|attempt| attempt.kind == kind && attempt.mark == mark)
     }
-    (attempt.tries >= MOST_TRIES).then(|| {
-        let text = format!(
-            "{title} was activated {MOST_TRIES} times with this key and the host does not show it: look at the host \
-             with `kmsctl dlv`, then activate it there or give another key"
-        );
-        (Step::Blocked, Reason::OutcomeUnknown, text)
-    })
+
+    /// Whether nothing else of its kind was tried since.
+    fn is_newest(&self, attempt: &Attempt) -> bool {
+        let newest = self.all.iter().rfind(|other| other.kind == attempt.kind);
+        newest.is_some_and(|newest| newest.mark == attempt.mark)
+    }
+
+    /// Why the same is not done again now, if it is not.
+    fn held_up(&self, attempt: &Attempt, title: &str) -> Option<Next> {
+        let age = self.now.saturating_sub(attempt.begun_at);
+        let what = match attempt.kind {
+            Kind::InstallKey => "installation of the key",
+            Kind::Activate | Kind::Confirm => "activation",
+        };
+        if let Outcome::NotReached(code) = attempt.outcome {
+            let code = Hresult(code);
+            let reason = match code {
+                Hresult::ACCESS_DENIED => Reason::AccessDenied,
+                _ => Reason::ServiceUnreachable,
+            };
+            return (age < back_off(attempt.missed)).then(|| {
+                let text = format!(
+                    "the {what} of {title} did not get through: {code}: {}; it is tried again by itself",
+                    code.advice()
+                );
+                (Step::Blocked, reason, text)
+            });
+        }
+        if age < SETTLE_MILLIS && self.is_newest(attempt) {
+            let text = format!("the {what} of {title} was begun and the host is given ten minutes to show it");
+            return Some((Step::Blocked, Reason::Settling, text));
+        }
+        (attempt.tries >= MOST_TRIES).then(|| {
+            let text = format!(
+                "the {what} of {title} was done {MOST_TRIES} times with the same key and the host does not show it: look \
+                 at the host with `kmsctl dlv`, then do it there or give another key"
+            );
+            (Step::Blocked, Reason::OutcomeUnknown, text)
+        })
+    }
+}
+
+/// Ten minutes after the first attempt that reached nobody, then twice as long each time, up to a day.
+fn back_off(missed: u32) -> i64 {
+    SETTLE_MILLIS
+        .saturating_mul(1 << missed.saturating_sub(1).min(16))
+        .min(LONGEST_WAIT)
 }
 
 fn state(found: &Product) -> String {

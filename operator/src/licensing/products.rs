@@ -94,6 +94,11 @@ impl HostProduct {
         PRODUCTS.iter().find(|product| product.name.eq_ignore_ascii_case(name))
     }
 
+    /// The licence behind it: Windows has one for clients and servers.
+    pub fn licence(&self) -> &'static str {
+        if self.id.is_some() { self.name } else { "Windows" }
+    }
+
     /// Where its Volume License Pack is.
     pub fn pack_url(&self) -> Option<String> {
         self.pack

@@ -2,7 +2,7 @@
 //! outlive the process goes to [`Store`].
 //!
 //! ```text
-//! loop { outcome = visit(&host, &secrets, &session, &store, ledger, Timestamp::now()).await; sleep(outcome.again_in) }
+//! loop { outcome = visit(&host, &secrets, &session, &store, &ledger, Timestamp::now()).await; sleep(outcome.again_in) }
 //! ```
 //!
 //! `kmsctl up` runs exactly that with [`crate::secrets::Objects`] made from the Secrets of the manifest, a
@@ -10,7 +10,7 @@
 //! a task for each resource.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,9 +21,9 @@ use tokio::time::timeout;
 
 use super::conditions::{Verdict, hosts_licensed, hosts_unequal, threshold_met};
 use super::input::{self, Misfit};
-use super::journal::{self, Journal};
+use super::journal::{self, Journal, Phase};
 use super::plan::{Activation, Step};
-use super::restart::{self, Decision};
+use super::restart::{self, Decision, Ended};
 use super::round::{HostSpec, Keeper, Memory, Outcome as HostOutcome, Row};
 use super::status;
 use super::store::Store;
@@ -63,6 +63,19 @@ struct Kept {
     hosts: BTreeMap<String, Seen>,
     /// What was last told of a restart that is not done.
     restart_told: Option<String>,
+    /// What was last told of each host's event log.
+    log_told: BTreeMap<String, String>,
+}
+
+/// The ledger of a resource, as far as it can be reached from here.
+#[derive(Clone)]
+pub enum Shared {
+    /// The one that its replicas share.
+    Ledger(Arc<dyn Ledger>),
+    /// It is in a replica's memory: facts and events reach only the status.
+    OutOfReach,
+    /// It cannot be opened or asked yet: events wait in the logs of the hosts.
+    NotYet,
 }
 
 /// What a host said last, and when it is asked again.
@@ -86,21 +99,30 @@ pub struct Outcome {
     pub notices: Vec<Notice>,
     /// What each managed host said, for metrics.
     pub hosts: Vec<Row>,
+    /// CMIDs that several machines use, for metrics.
+    pub duplicate_cmids: usize,
     /// When to look again.
     pub again_in: Duration,
+}
+
+impl Outcome {
+    /// Adds a warning to what is said of the hosts.
+    pub(super) fn warn_of(&mut self, what: &str) {
+        let verdicts = self.conditions.iter_mut().filter(|(kind, _)| *kind == "HostsLicensed");
+        verdicts.for_each(|(_, verdict)| verdict.append(what));
+    }
 }
 
 /// Looks at a resource's licensed hosts: visits those that are due, at most one step each in `mode: Manage`, and says what
 /// its status is.
 ///
-/// `ledger` is the one that the resource's replicas share; none when it cannot be reached from here: facts then reach only
-/// the status. Calls for one session follow each other.
+/// Calls for one session follow each other.
 pub async fn visit(
     host: &OfficeKmsHost,
     secrets: &dyn ReadSecrets,
     session: &Session,
     store: &dyn Store,
-    ledger: Option<&dyn Ledger>,
+    ledger: &Shared,
     now: Timestamp,
 ) -> Outcome {
     let spec = &host.spec;
@@ -112,7 +134,11 @@ pub async fn visit(
         again_in: IDLE,
         ..Outcome::default()
     };
-    let used = ledger.unwrap_or(&session.own);
+    let (shared, used) = match ledger {
+        Shared::Ledger(ledger) => (Some(&**ledger), Some(&**ledger)),
+        Shared::OutOfReach => (None, Some(&session.own as &dyn Ledger)),
+        Shared::NotYet => (None, None),
+    };
     let round = if fit.is_empty() && misfits.is_empty() {
         Ok(Looked::default())
     } else {
@@ -153,7 +179,7 @@ pub async fn visit(
         .notices
         .extend(transitions(&looked.rows, &outcome.rows, rows_before));
     conditions(&mut outcome, spec, &looked.rows, session);
-    let clients = match ledger {
+    let clients = match shared {
         Some(ledger) => counts_of(ledger, spec, millis, &mut outcome).await,
         None => None,
     };
@@ -161,6 +187,7 @@ pub async fn visit(
         outcome.counts = Some(status::counts(&looked.rows, required(spec), clients));
     }
     outcome.hosts = looked.rows;
+    outcome.duplicate_cmids = session.keeper.duplicate_cmids();
     outcome
 }
 
@@ -210,7 +237,7 @@ async fn look(
     hosts: &[HostSpec],
     misfits: Vec<Misfit>,
     store: &dyn Store,
-    ledger: &dyn Ledger,
+    ledger: Option<&dyn Ledger>,
     asked: Asked<'_>,
     now: i64,
 ) -> anyhow::Result<Looked> {
@@ -220,6 +247,7 @@ async fn look(
         saved_at,
         hosts: seen,
         restart_told,
+        log_told,
     } = &mut *kept;
     let mut current = match memory.take() {
         Some(memory) => memory,
@@ -229,6 +257,7 @@ async fn look(
     let names: BTreeSet<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
     session.keeper.keep_only(&names, &mut current);
     seen.retain(|name, _| names.contains(name.as_str()));
+    log_told.retain(|name, _| names.contains(name.as_str()));
     let due: Vec<HostSpec> = hosts
         .iter()
         .filter(|host| {
@@ -256,9 +285,31 @@ async fn look(
     }
     for (mut row, host) in round.rows.into_iter().zip(&due) {
         let mark = mark(host);
+        match &row.log {
+            Some(why) if log_told.get(&host.name) != Some(why) => {
+                let message = format!("{}: {why}", host.name);
+                looked
+                    .notices
+                    .push(Notice::warning(ACTION, "EventsUnreadable", &message));
+                log_told.insert(host.name.clone(), why.clone());
+            }
+            Some(_) => {}
+            None => drop(log_told.remove(&host.name)),
+        }
+        row.read_at = row.read_at.or_else(|| seen.get(&host.name)?.row.read_at);
         if row.outcome == HostOutcome::Waiting {
             let last = seen.remove(&host.name).filter(|seen| seen.mark == mark);
-            row.outcome = last.map_or_else(|| held_back(&current, &host.name), |seen| seen.row.outcome);
+            row.outcome = last.map_or_else(
+                || {
+                    current
+                        .patience
+                        .get(&host.name)
+                        .cloned()
+                        .unwrap_or_default()
+                        .held_back()
+                },
+                |seen| seen.row.outcome,
+            );
         }
         let wait = i64::try_from(row.again_in.as_millis()).unwrap_or(i64::MAX);
         let due = now.saturating_add(wait);
@@ -296,7 +347,7 @@ async fn look(
             message: misfit.message,
         },
         again_in: Duration::from_secs(30),
-        events: 0,
+        ..Row::default()
     }));
     let duplicates = {
         let mut told = session.duplicates.lock().unwrap_or_else(PoisonError::into_inner);
@@ -307,7 +358,8 @@ async fn look(
         .notices
         .extend(duplicates.map(|message| Notice::warning(ACTION, "DuplicateClients", &message)));
 
-    let weighty = current.journal != saved.journal || current.patience != saved.patience;
+    let weighty =
+        current.journal != saved.journal || current.patience != saved.patience || current.refused != saved.refused;
     let stale = current.cursors != saved.cursors && now.saturating_sub(*saved_at) >= CURSORS_EVERY_MS;
     if weighty || stale {
         match store.save(&current).await {
@@ -335,56 +387,61 @@ async fn restart_if_asked(
     let managed = hosts.iter().filter(|host| host.mode == Mode::Manage);
     let managed: Vec<&str> = managed.map(|host| host.name.as_str()).collect();
     let decision = restart::decide(asked.restart, &managed, rows, &memory.journal, asked.required);
-    let (name, resume) = match decision {
+    let (name, cut_off) = match decision {
         Decision::Nothing => return None,
         Decision::Refuse(why) => return Some(Notice::warning(ACTION, "RestartRefused", &why)),
-        Decision::Restart(name) => (name, false),
-        Decision::Resume(name) => (name, true),
+        Decision::Restart(name) => (name, None),
+        Decision::Resume(name) => {
+            let phase = memory.journal.restarts.get(&name)?.phase;
+            (name, Some(phase))
+        }
     };
     let host = hosts.iter().find(|host| host.name == name)?;
-    let mut note = async |done| {
-        let restart = journal::Restart {
+    if cut_off.is_none() {
+        let was_warm = rows
+            .iter()
+            .any(|row| row.host == name && restart::is_warm(row, asked.required));
+        let begun = journal::Restart {
             asked: asked.restart.unwrap_or_default().trim().to_owned(),
-            done,
+            phase: Phase::Begun,
+            was_warm,
         };
-        memory.journal.restarts.insert(name.clone(), restart);
-        saving.save(&memory.journal).await
+        memory.journal.restarts.insert(name.clone(), begun);
+        if let Err(error) = saving.save(&memory.journal).await {
+            memory.journal.restarts.remove(&name);
+            let why = format!("{name}: the journal cannot be saved, so the service is not restarted: {error:#}");
+            return Some(Notice::warning(ACTION, "RestartRefused", &why));
+        }
+    }
+    let ended = match session.keeper.restart(host, cut_off).await {
+        Ok(ended) => ended,
+        Err(error) => Ended {
+            phase: cut_off.unwrap_or(Phase::Failed),
+            problem: Some(error.to_string()),
+        },
     };
-    if let Err(error) = note(false).await {
-        let why = format!("{name}: the journal cannot be saved, so the service is not restarted: {error:#}");
-        return Some(Notice::warning(ACTION, "RestartRefused", &why));
+    memory.journal.restarts.get_mut(&name)?.phase = ended.phase;
+    if ended.phase == Phase::Done {
+        // What the host took is to be seen now, or is told once more.
+        memory.journal.taken.remove(&name);
     }
-    if let Err(why) = session.keeper.restart(host, resume).await {
-        let why = format!("{name}: the restart of Software Protection did not go well, see that it runs: {why}");
-        return Some(Notice::warning(ACTION, "RestartFailed", &why));
-    }
-    if let Err(error) = note(true).await {
+    if let Err(error) = saving.save(&memory.journal).await {
         tracing::warn!(host = name, error = %error, "the end of a restart could not be saved");
     }
-    let message = format!("{name}: Software Protection was restarted, as the annotation asked");
-    Some(Notice::normal(ACTION, "ServiceRestarted", &message))
-}
-
-/// Why a host is left alone when only the journal remembers: after a restart.
-fn held_back(memory: &Memory, host: &str) -> HostOutcome {
-    let patience = memory.patience.get(host).cloned().unwrap_or_default();
-    let until = Timestamp::from_millisecond(patience.not_before).unwrap_or(Timestamp::MAX);
-    if patience.refused.is_some() {
-        return HostOutcome::Failed {
-            reason: "AccessDenied",
-            message: format!(
-                "the host refused this user and password: correct the Secret; the same are not tried before {until:.0}, so \
-                 that no account is locked"
-            ),
-        };
-    }
-    HostOutcome::Failed {
-        reason: "HostUnreachable",
-        message: format!(
-            "it failed {} times in a row and is asked again at {until:.0}",
-            patience.failures
-        ),
-    }
+    Some(match (ended.phase, ended.problem) {
+        (Phase::Done, _) => {
+            let message = format!("{name}: Software Protection was restarted, as the annotation asked");
+            Notice::normal(ACTION, "ServiceRestarted", &message)
+        }
+        (phase, problem) => {
+            let what = match phase {
+                Phase::Failed => "Software Protection was not restarted",
+                _ => "the restart of Software Protection is not ended, and is gone on with",
+            };
+            let message = format!("{name}: {what}: {}", problem.unwrap_or_default());
+            Notice::warning(ACTION, "RestartFailed", &message)
+        }
+    })
 }
 
 /// Events for hosts that stopped or began to answer, compared with what the status said before.

@@ -2,7 +2,8 @@
 //!
 //! Facts and events go to the ledger, and so to the routing and to `kmsctl events`; rows go to status and conditions;
 //! changes become Events. A host that fails does not keep the others waiting for its sake: hosts are visited side by
-//! side, each over its own kept connection.
+//! side, each over its own kept connection. Only an account that no host let in yet is tried at one host after the other,
+//! and after a refusal at no other: a domain counts a wrong password wherever it is tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,20 +11,22 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kms_host::ledger::{Event, Ledger, LedgerError, Millis};
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
 use wsman::client::{Client, Credentials, Endpoint, EndpointError, Limits};
 
 use super::events::{self, Cursor, Duplicates};
-use super::journal::Journal;
+use super::journal::{Journal, Phase};
 use super::observe::ReadError;
 use super::patience::Patience;
 use super::plan::Wanted;
+use super::restart::{self, Ended};
 use super::settings::WantedSettings;
 use super::visit::{Change, JournalStore, Mode, Report, Visit, VisitError, visit};
 
-/// Events of the ledger that are compared with the first ones read after a start.
-const COMPARED: usize = 5000;
+/// Events of the ledger that are compared with those that can have been read before.
+const COMPARED: usize = 20_000;
 
 /// A licensed host as a round needs it: the spec with its secrets read.
 #[derive(Debug, Clone)]
@@ -54,10 +57,13 @@ pub struct Memory {
     pub cursors: BTreeMap<String, Cursor>,
     /// Failures of each host.
     pub patience: BTreeMap<String, Patience>,
+    /// Marks of accounts that a host refused, and until when they are tried nowhere.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, i64>,
 }
 
 /// What is known of a host after a round.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
     /// Its name in the spec.
     pub host: String,
@@ -67,10 +73,14 @@ pub struct Row {
     pub again_in: Duration,
     /// Events that were read and passed on.
     pub events: usize,
+    /// When it was read last, in milliseconds since the epoch.
+    pub read_at: Option<i64>,
+    /// What is wrong with the host's event log, or with what is in it.
+    pub log: Option<String>,
 }
 
 /// What a visit came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// It was read.
     Read(Box<Report>),
@@ -82,6 +92,7 @@ pub enum Outcome {
         message: String,
     },
     /// It is not its time yet.
+    #[default]
     Waiting,
 }
 
@@ -103,6 +114,8 @@ pub struct Round {
 pub struct Keeper {
     hosts: Mutex<BTreeMap<String, Arc<Kept>>>,
     duplicates: Mutex<Duplicates>,
+    /// Accounts that a host let in, by their marks, and that host.
+    proven: Mutex<BTreeSet<(String, String)>>,
     /// Rounds of one resource do not overlap.
     turn: AsyncMutex<()>,
 }
@@ -115,15 +128,30 @@ struct Kept {
     compared: Mutex<bool>,
 }
 
+/// What a round works with.
+struct Shared<'a> {
+    /// The journals of the hosts are parts of one; each visit saves the whole of it.
+    journal: AsyncMutex<Journal>,
+    store: &'a dyn JournalStore,
+    memory: &'a Memory,
+    /// None while it cannot be reached, and then no event is read.
+    ledger: Option<&'a dyn Ledger>,
+    now: i64,
+}
+
 /// What one host added to a round.
+#[derive(Default)]
 struct Visited {
     row: Row,
     change: Option<Change>,
     journal: Journal,
     cursor: Option<Cursor>,
     patience: Patience,
-    events: Vec<Event>,
+    /// Events that show which machines use a CMID.
+    seen: Vec<Event>,
     ledger: Option<String>,
+    /// Whether the account was let in or refused, where it was tried.
+    let_in: Option<bool>,
 }
 
 impl Keeper {
@@ -134,82 +162,131 @@ impl Keeper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|name, _| names.contains(name.as_str()));
+        self.proven
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, name)| names.contains(name.as_str()));
         memory.cursors.retain(|name, _| names.contains(name.as_str()));
         memory.patience.retain(|name, _| names.contains(name.as_str()));
     }
 
-    /// Restarts a host's licensing service, or, after a restart that was cut off, sees that it runs.
-    ///
-    /// # Errors
-    /// What the host answers, in words.
-    pub async fn restart(&self, host: &HostSpec, resume: bool) -> Result<(), String> {
-        let kept = self.client(host, &mark(host)).map_err(|error| error.to_string())?;
-        let done = if resume {
-            super::restart::start(&kept.client).await
-        } else {
-            super::restart::restart(&kept.client).await
-        };
-        done.map_err(|error| error.to_string())
+    /// CMIDs that several machines use.
+    pub fn duplicate_cmids(&self) -> usize {
+        let duplicates = self.duplicates.lock().unwrap_or_else(PoisonError::into_inner);
+        duplicates.found().len()
     }
 
-    /// Visits these hosts, unless one is to be left alone after a failure.
+    /// Restarts a host's licensing service, or, after a restart that was cut off in a phase, goes on with it.
+    ///
+    /// # Errors
+    /// When the host cannot be asked as its spec has it.
+    pub async fn restart(&self, host: &HostSpec, cut_off: Option<Phase>) -> Result<Ended, EndpointError> {
+        let kept = self.client(host, &mark(host))?;
+        Ok(match cut_off {
+            Some(phase) => restart::resume(&kept.client, phase).await,
+            None => restart::restart(&kept.client).await,
+        })
+    }
+
+    /// Visits these hosts, unless one is to be left alone after a failure. Without a ledger no event is read: none is lost
+    /// while it cannot be reached.
     pub async fn round(
         &self,
         hosts: &[HostSpec],
         memory: &mut Memory,
         store: &dyn JournalStore,
-        ledger: &dyn Ledger,
+        ledger: Option<&dyn Ledger>,
         now: i64,
     ) -> Round {
         let _turn = self.turn.lock().await;
-        // The journals of the hosts are parts of one; each visit saves the whole of it.
+        memory.refused.retain(|_, until| *until > now);
         let shared = Shared {
             journal: AsyncMutex::new(memory.journal.clone()),
             store,
+            memory: &*memory,
+            ledger,
+            now,
         };
-        let visits = hosts.iter().map(|host| self.host(host, memory, &shared, ledger, now));
+        let mut accounts = BTreeMap::<String, Vec<&HostSpec>>::new();
+        for host in hosts {
+            accounts.entry(account(host)).or_default().push(host);
+        }
+        let visits = accounts
+            .iter()
+            .map(|(account, hosts)| self.by_account(account, hosts.clone(), &shared));
+        let mut visited: Vec<Visited> = join_all(visits).await.into_iter().flatten().collect();
+        let place = |name: &str| hosts.iter().position(|host| host.name == name);
+        visited.sort_by_key(|visited| place(&visited.row.host));
         let mut round = Round::default();
-        for visited in join_all(visits).await {
-            let host = visited.row.host.clone();
-            merge(&mut memory.journal, visited.journal, &host);
+        for (visited, host) in visited.into_iter().zip(hosts) {
+            memory.journal.take_over(&visited.journal, &host.name);
             if let Some(cursor) = visited.cursor {
-                memory.cursors.insert(host.clone(), cursor);
+                memory.cursors.insert(host.name.clone(), cursor);
             }
-            memory.patience.insert(host, visited.patience);
+            match visited.let_in {
+                Some(true) => drop(memory.refused.remove(&account(host))),
+                Some(false) => drop(memory.refused.insert(account(host), visited.patience.not_before)),
+                None => {}
+            }
+            memory.patience.insert(host.name.clone(), visited.patience);
             round.changes.extend(visited.change);
             round.ledger = round.ledger.or(visited.ledger);
             let mut duplicates = self.duplicates.lock().unwrap_or_else(PoisonError::into_inner);
-            duplicates.note(&visited.events, Millis(now));
+            duplicates.note(&visited.seen, Millis(now));
             round.rows.push(visited.row);
         }
         round.duplicates = self.duplicates.lock().unwrap_or_else(PoisonError::into_inner).message();
         round
     }
 
-    async fn host(
-        &self,
-        host: &HostSpec,
-        memory: &Memory,
-        shared: &Shared<'_>,
-        ledger: &dyn Ledger,
-        now: i64,
-    ) -> Visited {
-        let mut visited = Visited {
-            row: Row {
-                host: host.name.clone(),
-                outcome: Outcome::Waiting,
-                again_in: host.interval,
-                events: 0,
-            },
-            change: None,
-            journal: memory.journal.clone(),
-            cursor: memory.cursors.get(&host.name).copied(),
-            patience: memory.patience.get(&host.name).cloned().unwrap_or_default(),
-            events: Vec::new(),
-            ledger: None,
+    /// Visits hosts that share an account: as long as none of them let it in, one after the other, and after a refusal none
+    /// of the others. Who refused it already comes last, so that one host with another password does not keep the others
+    /// from being asked for ever.
+    async fn by_account(&self, account: &str, mut hosts: Vec<&HostSpec>, shared: &Shared<'_>) -> Vec<Visited> {
+        let failures = |host: &&HostSpec| {
+            shared
+                .memory
+                .patience
+                .get(&host.name)
+                .map_or(0, |patience| patience.failures)
         };
+        hosts.sort_by_key(failures);
+        let mut refused = shared.memory.refused.get(account).copied();
+        let mut visited = Vec::new();
+        let mut hosts = hosts.into_iter();
+        while !self.is_proven(account) {
+            let Some(host) = hosts.next() else { break };
+            let one = match refused {
+                Some(until) => spared(host, shared, until),
+                None => self.host(host, account, shared).await,
+            };
+            if one.let_in == Some(false) {
+                refused = Some(one.patience.not_before);
+            }
+            visited.push(one);
+        }
+        visited.extend(join_all(hosts.map(|host| self.host(host, account, shared))).await);
+        visited
+    }
+
+    fn is_proven(&self, account: &str) -> bool {
+        let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        proven.iter().any(|(known, _)| known == account)
+    }
+
+    fn prove(&self, account: &str, host: &str, let_in: bool) {
+        let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if let_in {
+            proven.insert((account.to_owned(), host.to_owned()));
+        } else {
+            proven.remove(&(account.to_owned(), host.to_owned()));
+        }
+    }
+
+    async fn host(&self, host: &HostSpec, account: &str, shared: &Shared<'_>) -> Visited {
+        let mut visited = Visited::new(host, shared);
         let mark = mark(host);
-        if let Some(wait) = visited.patience.wait(&mark, now) {
+        if let Some(wait) = visited.patience.wait(&mark, shared.now) {
             visited.row.again_in = wait;
             return visited;
         }
@@ -229,65 +306,41 @@ impl Keeper {
             wanted: &host.wanted,
             settings: &host.settings,
             mode: host.mode,
-            now,
+            now: shared.now,
         };
-        match visit(&subject, &mut visited.journal, shared).await {
+        let store = Part {
+            shared,
+            host: &host.name,
+        };
+        match visit(&subject, &mut visited.journal, &store).await {
             Ok(mut report) => {
                 visited.patience.succeeded();
+                visited.let_in = Some(true);
+                self.prove(account, &host.name, true);
                 visited.change = report.change.take();
                 // A step begun is a step to be followed soon; only a refused one waits its time.
                 if visited.change.as_ref().is_some_and(|change| !change.failed) {
                     visited.row.again_in = Duration::from_secs(1);
                 }
-                let fact = report.fact(now);
-                visited.ledger = ledger
-                    .put_fact(&host.name, &fact)
-                    .await
-                    .err()
-                    .map(|error| error.to_string());
+                if let Some(ledger) = shared.ledger {
+                    let put = ledger.put_fact(&host.name, &report.fact(shared.now)).await;
+                    visited.ledger = put.err().map(|error| error.to_string());
+                }
+                visited.row.read_at = Some(shared.now);
                 visited.row.outcome = Outcome::Read(Box::new(report));
             }
             Err(error) => {
-                visited.failed(&error, &mark, now);
+                visited.failed(&error, &mark, shared.now);
+                if visited.let_in == Some(false) {
+                    self.prove(account, &host.name, false);
+                }
                 return visited;
             }
         }
-        self.events(host, &kept, ledger, now, &mut visited).await;
+        if let Some(ledger) = shared.ledger {
+            self::events(host, &kept, ledger, shared.now, &mut visited).await;
+        }
         visited
-    }
-
-    /// Reads events on and hands them to the ledger; the cursor moves only once the ledger has them.
-    async fn events(&self, host: &HostSpec, kept: &Kept, ledger: &dyn Ledger, now: i64, visited: &mut Visited) {
-        let (read, cursor) = match events::read_on(&kept.client, &host.name, visited.cursor, now).await {
-            Ok(read) => read,
-            Err(error) => {
-                tracing::debug!(host = host.name, error = %error, "events could not be read");
-                return;
-            }
-        };
-        let mut fresh: Vec<Event> = read.into_iter().map(|logged| logged.event).collect();
-        let compared = *kept.compared.lock().unwrap_or_else(PoisonError::into_inner);
-        let handed = async {
-            if !compared {
-                let known = ledger.recent_events(COMPARED).await?;
-                let known: Vec<Event> = known.into_iter().map(|stored| stored.event).collect();
-                fresh = events::unknown_to(&known, std::mem::take(&mut fresh));
-            }
-            if !fresh.is_empty() {
-                ledger.append_events(&fresh).await?;
-            }
-            Ok::<_, LedgerError>(())
-        }
-        .await;
-        match handed {
-            Ok(()) => {
-                *kept.compared.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                visited.cursor = cursor;
-                visited.row.events = fresh.len();
-                visited.events = fresh;
-            }
-            Err(error) => visited.ledger = Some(error.to_string()),
-        }
     }
 
     /// The kept client of a host, or a new one when its spec or its secrets changed.
@@ -307,33 +360,113 @@ impl Keeper {
     }
 }
 
+/// Reads events on and hands them to the ledger; the cursor moves only once the ledger has them.
+async fn events(host: &HostSpec, kept: &Kept, ledger: &dyn Ledger, now: i64, visited: &mut Visited) {
+    let read = match events::read_on(&kept.client, &host.name, visited.cursor, now).await {
+        Ok(read) => read,
+        Err(error) => {
+            visited.row.log = Some(format!("its event log could not be read: {}", chain(&error)));
+            return;
+        }
+    };
+    if read.unreadable > 0 {
+        visited.row.log = Some(format!(
+            "{} events 12290 of its log could not be read and are left out",
+            read.unreadable
+        ));
+    }
+    let mut fresh: Vec<Event> = read.events.into_iter().map(|logged| logged.event).collect();
+    let compared = *kept.compared.lock().unwrap_or_else(PoisonError::into_inner);
+    let handed = async {
+        if !compared || read.overlaps {
+            let known = ledger.recent_events(COMPARED).await?;
+            let known: Vec<Event> = known.into_iter().map(|stored| stored.event).collect();
+            fresh = events::unknown_to(&known, std::mem::take(&mut fresh));
+            let of_host = known.into_iter().filter(|event| event.host == host.name);
+            visited.seen.extend(of_host);
+        }
+        if !fresh.is_empty() {
+            ledger.append_events(&fresh).await?;
+        }
+        Ok::<_, LedgerError>(())
+    }
+    .await;
+    // After an error nobody knows what the ledger took.
+    *kept.compared.lock().unwrap_or_else(PoisonError::into_inner) = handed.is_ok();
+    match handed {
+        Ok(()) => {
+            visited.cursor = read.cursor;
+            visited.row.events = fresh.len();
+            visited.seen.extend(fresh);
+            if read.more {
+                visited.row.again_in = Duration::from_secs(1);
+            }
+        }
+        Err(error) => visited.ledger = Some(error.to_string()),
+    }
+}
+
+/// A host that is not asked, since another refused the same account.
+fn spared(host: &HostSpec, shared: &Shared<'_>, until: i64) -> Visited {
+    let mut visited = Visited::new(host, shared);
+    if let Some(wait) = visited.patience.wait(&mark(host), shared.now) {
+        visited.row.again_in = wait;
+        return visited;
+    }
+    visited.patience.refused_elsewhere(&mark(host), until);
+    let left = u64::try_from(until.saturating_sub(shared.now)).unwrap_or(0);
+    visited.row.again_in = Duration::from_millis(left);
+    visited.row.outcome = visited.patience.held_back();
+    visited
+}
+
 impl Visited {
+    fn new(host: &HostSpec, shared: &Shared<'_>) -> Self {
+        let memory = shared.memory;
+        Self {
+            row: Row {
+                host: host.name.clone(),
+                again_in: host.interval,
+                ..Row::default()
+            },
+            journal: memory.journal.clone(),
+            cursor: memory.cursors.get(&host.name).copied(),
+            patience: memory.patience.get(&host.name).cloned().unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
     fn failed(&mut self, error: &VisitError, mark: &str, now: i64) {
         let reason = match error {
             VisitError::Read(ReadError::Host(error)) => {
                 self.row.again_in = self.patience.failed(error, mark, now);
+                self.let_in = error.locks_account().then_some(false);
                 error.kind().as_str()
             }
             VisitError::Read(ReadError::Facts { .. } | ReadError::Missing { .. }) => "UnreadableAnswer",
             VisitError::Journal { .. } => "JournalUnavailable",
         };
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !message.contains(&cause_text) {
-                message = format!("{message}: {cause_text}");
-            }
-            source = cause.source();
-        }
-        message = message.chars().take(1024).collect();
+        let message = chain(error).chars().take(1024).collect();
         self.row.outcome = Outcome::Failed { reason, message };
     }
 }
 
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        source = cause.source();
+    }
+    message
+}
+
 /// Recognises a change of endpoint or account.
 fn mark(host: &HostSpec) -> String {
-    use secrecy::ExposeSecret as _;
     let endpoint = format!("{:?}", host.endpoint);
     super::journal::mark(&[
         &endpoint,
@@ -342,37 +475,24 @@ fn mark(host: &HostSpec) -> String {
     ])
 }
 
-/// Takes one host's attempts over.
-fn merge(into: &mut Journal, from: Journal, host: &str) {
-    let prefix = format!("{host}/");
-    into.attempts.retain(|entry, _| !entry.starts_with(&prefix));
-    into.attempts.extend(
-        from.attempts
-            .into_iter()
-            .filter(|(entry, _)| entry.starts_with(&prefix)),
-    );
+/// Recognises an account, whichever host it is for.
+fn account(host: &HostSpec) -> String {
+    let Credentials { user, password } = &host.credentials;
+    super::journal::mark(&[user, password.expose_secret()])
 }
 
-/// Saves each host's journal as a part of the whole.
-struct Shared<'a> {
-    journal: AsyncMutex<Journal>,
-    store: &'a dyn JournalStore,
+/// Saves a host's journal as a part of the whole.
+struct Part<'a> {
+    shared: &'a Shared<'a>,
+    host: &'a str,
 }
 
-impl JournalStore for Shared<'_> {
+impl JournalStore for Part<'_> {
     fn save<'a>(&'a self, journal: &'a Journal) -> futures::future::BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async move {
-            let mut whole = self.journal.lock().await;
-            for (entry, attempt) in &journal.attempts {
-                let newer = whole
-                    .attempts
-                    .get(entry)
-                    .is_none_or(|known| known.begun_at <= attempt.begun_at);
-                if newer {
-                    whole.attempts.insert(entry.clone(), attempt.clone());
-                }
-            }
-            self.store.save(&whole).await
+            let mut whole = self.shared.journal.lock().await;
+            whole.take_over(journal, self.host);
+            self.shared.store.save(&whole).await
         })
     }
 }

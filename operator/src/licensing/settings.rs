@@ -1,5 +1,7 @@
 //! Settings of a host: what is wanted, what is there, and what to change. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use super::facts::Service;
 
 /// What is wanted; none leaves a setting alone.
@@ -18,7 +20,7 @@ pub struct WantedSettings {
 }
 
 /// One difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Setting {
     /// Listening port.
     Port(u32),

@@ -39,7 +39,13 @@ pub fn rows(
 
 fn one(row: &Row, before: Option<&LicensedHostStatus>, now: Timestamp) -> LicensedHostStatus {
     let mut fresh = match &row.outcome {
-        Outcome::Read(report) => read(&row.host, report),
+        Outcome::Read(report) => LicensedHostStatus {
+            message: report
+                .message()
+                .or_else(|| row.log.clone())
+                .map(|message| short(&message)),
+            ..read(&row.host, report)
+        },
         Outcome::Failed { reason, message } => LicensedHostStatus {
             name: row.host.clone(),
             reachable: Some(answered(reason)),
@@ -94,7 +100,7 @@ fn read(host: &str, report: &Report) -> LicensedHostStatus {
         operating_system: Some(system.caption.chars().take(256).collect()),
         products: report.plans.iter().map(|plan| product(plan, report)).collect(),
         read_at: None,
-        message: report.message().map(|message| short(&message)),
+        message: None,
     }
 }
 
@@ -129,8 +135,6 @@ fn short(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::api::OfficeKmsHost;
     use crate::licensing::facts::{HostFacts, OperatingSystem};
@@ -145,8 +149,7 @@ mod tests {
         vec![Row {
             host: "a".into(),
             outcome,
-            again_in: Duration::from_secs(60),
-            events: 0,
+            ..Row::default()
         }]
     }
 
@@ -159,9 +162,7 @@ mod tests {
                 },
                 ..HostFacts::default()
             },
-            plans: vec![],
-            differences: vec![],
-            change: None,
+            ..Report::default()
         })))
     }
 

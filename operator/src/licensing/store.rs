@@ -91,9 +91,7 @@ mod tests {
         let store = FileStore::new(&folder.path().join("journal.json"));
         assert_eq!(store.load().await.unwrap(), Memory::default());
         let mut memory = Memory::default();
-        memory
-            .journal
-            .begin("kms01", "Office2016", Kind::Activate, "mark".into(), 1);
+        memory.journal.begin("kms01", "Office2016", Kind::Activate, "mark", 1);
         store.save(&memory).await.unwrap();
         assert_eq!(store.load().await.unwrap(), memory);
         std::fs::write(folder.path().join("journal.json"), "{").unwrap();

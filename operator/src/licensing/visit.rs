@@ -3,15 +3,15 @@
 use futures::future::BoxFuture;
 use kms_host::ledger::{HostFact, Millis};
 use secrecy::{ExposeSecret as _, SecretString};
-use wsman::client::{Client, Error};
+use wsman::client::{self, Client, Error};
 use wsman::hresult::Hresult;
 
 use super::execute::{Action, carry_out};
-use super::facts::{HostFacts, LicenseStatus};
+use super::facts::{HostFacts, LicenseStatus, Product};
 use super::journal::{Journal, Kind, Outcome, mark};
 use super::observe::{self, ReadError};
 use super::phone::confirmation_id;
-use super::plan::{Activation, Plan, Step, Wanted, online_mark, phone_mark, plan};
+use super::plan::{Activation, Plan, Reason, Step, Wanted, online_mark, phone_mark, plan};
 use super::products::HostProduct;
 use super::settings::{self, Setting, WantedSettings};
 
@@ -49,7 +49,8 @@ pub struct Visit<'a> {
 /// A change that was carried out, or refused: an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// A word for the event's reason: `KeyInstalled`, `Activated`, `Confirmed`, `SettingChanged`, or with `Refused`.
+    /// A word for the event's reason: `KeyInstalled`, `Activated`, `Confirmed`, `SettingChanged`, the same with `Refused`,
+    /// or that of the plan which follows from how it ended.
     pub reason: &'static str,
     /// In words.
     pub message: String,
@@ -58,22 +59,55 @@ pub struct Change {
 }
 
 /// What came of a visit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// What the host said, after the change if there was one.
     pub facts: HostFacts,
     /// The plan of each product.
     pub plans: Vec<Plan>,
-    /// Settings that differ.
+    /// Settings that differ and are to be changed.
     pub differences: Vec<Setting>,
+    /// Settings that differ although the host took them: it shows them when its service starts anew.
+    pub after_restart: Vec<Setting>,
     /// What was done.
     pub change: Option<Change>,
 }
 
 impl Report {
-    /// Whether every wanted product is activated.
+    /// Whether every wanted product is activated. Where none is named, whether any is.
     pub fn is_licensed(&self) -> bool {
-        !self.plans.is_empty() && self.plans.iter().all(|plan| plan.step == Step::None)
+        if self.plans.is_empty() {
+            return self.serves();
+        }
+        self.plans.iter().all(|plan| plan.step == Step::None)
+    }
+
+    /// Whether the host answers clients of some wanted product: what else it lacks keeps those clients away, not all.
+    pub fn serves(&self) -> bool {
+        let licensed = |product: &Product| product.status == LicenseStatus::Licensed;
+        if self.plans.is_empty() {
+            return self
+                .facts
+                .products
+                .iter()
+                .any(|found| found.is_host() && licensed(found));
+        }
+        let mut found = self.plans.iter().filter_map(|plan| self.facts.product(plan.product));
+        found.any(licensed)
+    }
+
+    /// Whether the host's count reaches what each wanted product requires.
+    pub fn is_warm(&self, required: u32) -> bool {
+        if self.plans.is_empty() {
+            return self.serves() && self.current_count().is_some_and(|count| count >= required);
+        }
+        self.plans.iter().all(|plan| {
+            let found = self.facts.product(plan.product);
+            found.is_some_and(|found| {
+                found.status == LicenseStatus::Licensed
+                    && found.current_count.is_some_and(|count| count >= plan.product.required)
+            })
+        })
     }
 
     /// Highest current count of the products.
@@ -87,18 +121,11 @@ impl Report {
 
     /// The fact for the ledger, and so for the routing.
     pub fn fact(&self, now: i64) -> HostFact {
-        let required = self.plans.iter().map(|plan| plan.product.required).max();
-        let any = self
-            .facts
-            .products
-            .iter()
-            .any(|product| product.status == LicenseStatus::Licensed);
         HostFact {
             read_at: Millis(now),
             current_count: self.current_count(),
-            required_count: required,
-            // A host without products in the spec is judged by what it carries.
-            licensed: Some(if self.plans.is_empty() { any } else { self.is_licensed() }),
+            required_count: self.plans.iter().map(|plan| plan.product.required).max(),
+            licensed: Some(self.serves()),
         }
     }
 
@@ -109,11 +136,12 @@ impl Report {
             .iter()
             .find(|plan| plan.step != Step::None)
             .map(|plan| plan.message.clone());
-        waiting.or_else(|| {
-            self.differences
-                .first()
-                .map(|setting| format!("to do: {}", setting.describe()))
-        })
+        let to_do = || Some(format!("to do: {}", self.differences.first()?.describe()));
+        let taken = || {
+            let setting = self.after_restart.first()?.describe();
+            Some(format!("{setting}: set; {}", settings::AFTER_RESTART))
+        };
+        waiting.or_else(to_do).or_else(taken)
     }
 }
 
@@ -141,6 +169,7 @@ pub enum VisitError {
 pub async fn visit(visit: &Visit<'_>, journal: &mut Journal, store: &dyn JournalStore) -> Result<Report, VisitError> {
     let products: Vec<&HostProduct> = visit.wanted.iter().map(|wanted| wanted.product).collect();
     let facts = observe::read(visit.client, &products).await?;
+    journal.still_differs(visit.host, &settings::differences(visit.settings, &facts.service));
     let report = decide(visit, facts, journal);
     if visit.mode == Mode::Observe {
         return Ok(report);
@@ -152,7 +181,7 @@ pub async fn visit(visit: &Visit<'_>, journal: &mut Journal, store: &dyn Journal
         .find(|(plan, _)| plan.step.is_ours())
     {
         Some((plan, wanted)) => step(visit, plan, wanted, &report.facts, journal, store).await?,
-        None => set(visit, &report).await,
+        None => set(visit, &report, journal).await,
     };
     let Some(change) = change else { return Ok(report) };
     // The report shows the host as it is now; if it cannot be read any more, as it was.
@@ -169,11 +198,14 @@ fn decide(visit: &Visit<'_>, facts: HostFacts, journal: &Journal) -> Report {
         .iter()
         .map(|wanted| plan(visit.host, wanted, &facts, journal, visit.now))
         .collect();
-    let differences = settings::differences(visit.settings, &facts.service);
+    let (after_restart, differences) = settings::differences(visit.settings, &facts.service)
+        .into_iter()
+        .partition(|setting| journal.has_taken(visit.host, *setting));
     Report {
         facts,
         plans,
         differences,
+        after_restart,
         change: None,
     }
 }
@@ -217,33 +249,33 @@ async fn step(
         host: visit.host.to_owned(),
         source,
     };
-    journal.begin(visit.host, product.name, kind, mark, visit.now);
+    journal.begin(visit.host, product.licence(), kind, &mark, visit.now);
     store.save(journal).await.map_err(failed)?;
     let outcome = carry_out(visit.client, &facts.service.version, &action).await;
-    let ended = match &outcome {
-        Ok(()) => Outcome::Done,
-        Err(error) => ended(error),
-    };
-    journal.end(visit.host, product.name, ended);
+    let ended = outcome.as_ref().map_or_else(ended, |()| Outcome::Done);
+    journal.end(visit.host, product.licence(), ended);
     // What was begun is saved; that its end is not costs a wait at most.
     if let Err(error) = store.save(journal).await {
         tracing::warn!(host = visit.host, error = %error, "the end of a step could not be saved");
     }
-    Ok(Some(described(visit.host, product, kind, outcome)))
+    Ok(Some(described(visit.host, product, kind, outcome, ended)))
 }
 
-/// A code of the host is its answer, unless it says "later"; all else leaves the end unknown.
+/// A code is the answer of the host, or of the service behind it, unless it says that neither was reached or let the account
+/// do it; all else leaves the end unknown.
 fn ended(error: &Error) -> Outcome {
-    match error
-        .hresult()
-        .or_else(|| error.outcome_unknown().then_some(Hresult::OK))
-    {
-        Some(Hresult::OK) | None => Outcome::Unknown,
+    if error.kind() == client::Kind::AccessDenied {
+        return Outcome::NotReached(Hresult::ACCESS_DENIED.0);
+    }
+    match error.hresult() {
+        Some(code) if code == Hresult::OK || code.is_lost() => Outcome::Unknown,
+        Some(code) if code.is_transient() => Outcome::NotReached(code.0),
         Some(code) => Outcome::Refused(code.0),
+        None => Outcome::Unknown,
     }
 }
 
-fn described(host: &str, product: &HostProduct, kind: Kind, outcome: Result<(), Error>) -> Change {
+fn described(host: &str, product: &HostProduct, kind: Kind, outcome: Result<(), Error>, ended: Outcome) -> Change {
     let title = product.title;
     let (done, refused, what) = match kind {
         Kind::InstallKey => (
@@ -258,24 +290,37 @@ fn described(host: &str, product: &HostProduct, kind: Kind, outcome: Result<(), 
             format!("activation by telephone of {title}"),
         ),
     };
-    match outcome {
-        Ok(()) => Change {
-            reason: done,
-            message: format!("{host}: {what}: done"),
-            failed: false,
-        },
-        Err(error) => Change {
-            reason: refused,
-            message: format!("{host}: {what}: {error}"),
-            failed: true,
-        },
+    let error = match outcome {
+        Ok(()) => {
+            return Change {
+                reason: done,
+                message: format!("{host}: {what}: done"),
+                failed: false,
+            };
+        }
+        Err(error) => error,
+    };
+    let reason = match ended {
+        Outcome::NotReached(code) if Hresult(code) == Hresult::ACCESS_DENIED => Reason::AccessDenied.as_str(),
+        Outcome::NotReached(_) => Reason::ServiceUnreachable.as_str(),
+        Outcome::Unknown | Outcome::Done => Reason::OutcomeUnknown.as_str(),
+        Outcome::Refused(_) => refused,
+    };
+    Change {
+        reason,
+        message: format!("{host}: {what}: {error}"),
+        failed: true,
     }
 }
 
-async fn set(visit: &Visit<'_>, report: &Report) -> Option<Change> {
+/// Changes a setting once: what the host takes and does not show waits for a restart, and is not told again each time.
+async fn set(visit: &Visit<'_>, report: &Report, journal: &mut Journal) -> Option<Change> {
     let setting = *report.differences.first()?;
     let what = setting.describe();
     let outcome = carry_out(visit.client, &report.facts.service.version, &Action::Set(setting)).await;
+    if outcome.is_ok() {
+        journal.took(visit.host, setting);
+    }
     Some(match outcome {
         Ok(()) => Change {
             reason: "SettingChanged",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Found, address_problem, are_everything, networks};
-use crate::api::{OfficeKmsHostSpec, ProductName, RedisLedger, RedisMode, ServiceType};
+use crate::api::{OfficeKmsHostSpec, Product, ProductName, RedisLedger, RedisMode, ServiceType};
 
 pub(super) fn role(spec: &OfficeKmsHostSpec, found: &mut Found) {
     match (&spec.licensed_hosts, &spec.rehearsal) {
@@ -60,6 +60,22 @@ pub(super) fn licensed_hosts(spec: &OfficeKmsHostSpec, found: &mut Found) {
 }
 
 pub(super) fn products(spec: &OfficeKmsHostSpec, found: &mut Found) {
+    let windows = |product: &&Product| matches!(product.name, ProductName::Windows | ProductName::WindowsServer);
+    let mut keys = spec
+        .products
+        .iter()
+        .flatten()
+        .enumerate()
+        .filter(|(_, product)| windows(product))
+        .filter_map(|(at, product)| Some((at, product.host_key_secret.as_ref()?)));
+    if let (Some((_, first)), Some((at, second))) = (keys.next(), keys.next())
+        && first != second
+    {
+        found.add(
+            format!("spec.products[{at}].hostKeySecret"),
+            "`Windows` and `WindowsServer` are one licence of a host, with one key: name the same for both, or for one only",
+        );
+    }
     let mut names = BTreeMap::new();
     for (at, product) in spec.products.iter().flatten().enumerate() {
         let (field, name) = (format!("spec.products[{at}].name"), product.name.as_str());
@@ -69,8 +85,7 @@ pub(super) fn products(spec: &OfficeKmsHostSpec, found: &mut Found) {
                 format!("`{name}` is spec.products[{first}] too: remove one of them"),
             );
         }
-        let windows = matches!(product.name, ProductName::Windows | ProductName::WindowsServer);
-        if windows && spec.rehearsal.is_some() {
+        if windows(&product) && spec.rehearsal.is_some() {
             found.add(
                 field,
                 format!("`{name}` can't be rehearsed: rehearsal hosts answer for Office products, remove it"),

@@ -51,6 +51,21 @@ fn each_mistake_is_named_by_its_field() {
             &["spec.products[1].name"],
         ),
         (
+            relay(json!({"products": [
+                {"name": "Windows", "hostKeySecret": {"name": "keys", "key": "a"}},
+                {"name": "Office2019", "hostKeySecret": {"name": "keys", "key": "b"}},
+                {"name": "WindowsServer", "hostKeySecret": {"name": "keys", "key": "c"}},
+            ]})),
+            &["spec.products[2].hostKeySecret"],
+        ),
+        (
+            relay(json!({"products": [
+                {"name": "Windows", "hostKeySecret": {"name": "keys", "key": "a"}},
+                {"name": "WindowsServer", "hostKeySecret": {"name": "keys", "key": "a"}},
+            ]})),
+            &[],
+        ),
+        (
             json!({"replicas": 1, "rehearsal": {}, "products": [{"name": "Windows"}]}),
             &["spec.products[0].name"],
         ),

@@ -87,10 +87,13 @@ pub(super) fn product(host: &str, licence: &Licence, counts: &[ApplicationCount]
         .with("RemainingSkuReArmCount", 1001_u32)
         .with("RequiredClientCount", if keyed { product.required } else { NO_COUNT })
         .with("TrustedTime", time(now))
-        .with("UseLicenseURL", Value::Null)
+        .with(
+            "UseLicenseURL",
+            "https://activation.rehearsal.invalid/SLActivateProduct.asmx",
+        )
         .with("VLActivationInterval", 0_u32)
         .with("VLRenewalInterval", 0_u32)
-        .with("ValidationURL", Value::Null);
+        .with("ValidationURL", "https://validation.rehearsal.invalid/slwga.asmx");
     counters(instance, count.map(|count| &count.totals))
 }
 

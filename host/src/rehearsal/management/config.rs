@@ -33,6 +33,9 @@ pub struct ManagementConfig {
     /// Whether keys are installed and activated from the start. If not, clients are refused until somebody activates.
     #[serde(default)]
     pub starts_licensed: bool,
+    /// Whether settings that are changed are shown only after the service `sppsvc` was restarted.
+    #[serde(default)]
+    pub settings_after_restart: bool,
     /// Products whose Volume License Pack is missing, by their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_packs: Vec<String>,

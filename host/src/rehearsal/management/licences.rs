@@ -54,6 +54,9 @@ pub(super) struct HostSettings {
 pub(super) struct Licences {
     licences: Vec<Licence>,
     settings: HostSettings,
+    /// Settings that a restart of the service brings, where they are not shown at once.
+    after_restart: Option<HostSettings>,
+    shows_after_restart: bool,
     /// Whether the service `sppsvc` runs.
     pub(super) running: bool,
 }
@@ -85,6 +88,8 @@ impl Licences {
                 activation_interval: host.activation_interval_minutes,
                 renewal_interval: host.renewal_interval_minutes,
             },
+            after_restart: None,
+            shows_after_restart: config.settings_after_restart,
             running: true,
         }
     }
@@ -99,19 +104,26 @@ impl Licences {
     }
 
     pub(super) fn change(&mut self) -> &mut HostSettings {
-        &mut self.settings
+        if self.shows_after_restart {
+            self.after_restart.get_or_insert_with(|| self.settings.clone())
+        } else {
+            &mut self.settings
+        }
     }
 
     pub(super) fn set_port(&mut self, port: u32) -> Result<(), Hresult> {
         if port > u32::from(u16::MAX) {
             return Err(Hresult(0x8007_0057));
         }
-        self.settings.port = port;
+        self.change().port = port;
         Ok(())
     }
 
     /// Starts or stops the service; Win32_Service answers 10 for one that runs already, 5 for one that does not.
     pub(super) fn run(&mut self, run: bool) -> u32 {
+        if run {
+            self.settings = self.after_restart.take().unwrap_or_else(|| self.settings.clone());
+        }
         match (std::mem::replace(&mut self.running, run), run) {
             (true, true) => 10,
             (false, false) => 5,
@@ -153,9 +165,13 @@ impl Licences {
         Ok(())
     }
 
-    /// Activates online. A key that ends in `LIMIT` has no activation left.
+    /// Activates online. A key that ends in `LIMIT` has no activation left; one that ends in `NONET` is on a host that does
+    /// not reach the activation service.
     pub(super) fn activate(&mut self, id: Uuid) -> Result<(), Hresult> {
         let licence = self.keyed(id)?;
+        if licence.key.as_ref().is_some_and(|key| key.partial == "NONET") {
+            return Err(Hresult::NAME_NOT_RESOLVED);
+        }
         if licence.key.as_ref().is_some_and(|key| key.partial == "LIMIT") {
             licence.reason = Hresult::ACTIVATION_LIMIT.0;
             return Err(Hresult::ACTIVATION_LIMIT);

@@ -72,6 +72,19 @@ fn a_host_that_lacks_a_product_goes_behind_those_that_carry_all() {
             .collect::<Vec<_>>()
     };
     assert_eq!(places(&host), [("b".to_owned(), 2), ("a".to_owned(), 1)]);
+    for (status, carried) in [
+        ("Licensed", 2),
+        ("OutOfTolerance", 2),
+        ("Unlicensed", 1),
+        ("InitialGrace", 1),
+        ("Notification", 1),
+    ] {
+        let second = json!([{"name": "OfficeLTSC2024", "licenseStatus": status, "step": "InstallKey"}]);
+        let mut host = host.clone();
+        host.status = Some(serde_json::from_value(json!({"licensedHosts": [row("a", second)]})).expect("a status"));
+        let found = places(&host).into_iter().find(|(name, _)| name == "a");
+        assert_eq!(found.expect("a place").1, carried, "{status}");
+    }
     host.spec.routing = Some(serde_json::from_value(json!({"acceptUnequalHosts": true})).expect("routing"));
     assert_eq!(places(&host), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
 }

@@ -17,6 +17,7 @@ fn wanted(key: Option<&str>, activation: Activation) -> Wanted {
     Wanted {
         product: office(),
         key: key.map(|key| key.to_owned().into()),
+        names_key: key.is_some(),
         missing: None,
         activation,
     }
@@ -50,6 +51,48 @@ fn product(partial: Option<&str>, status: LicenseStatus) -> Product {
 fn decide(wanted: &Wanted, facts: &HostFacts, journal: &Journal) -> (Step, Reason) {
     let plan = plan(HOST, wanted, facts, journal, LATER);
     (plan.step, plan.reason)
+}
+
+#[test]
+fn every_reason_is_told_in_the_reference() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/conditions.md")).unwrap();
+    let plans = [
+        Reason::Licensed,
+        Reason::PackMissing,
+        Reason::SystemNotSupported,
+        Reason::KeyNotGiven,
+        Reason::SecretMissing,
+        Reason::KeyMissing,
+        Reason::WrongKey,
+        Reason::KeyRefused,
+        Reason::AccessDenied,
+        Reason::ServiceUnreachable,
+        Reason::NotActivated,
+        Reason::AwaitingConfirmation,
+        Reason::ConfirmationMalformed,
+        Reason::ConfirmationRefused,
+        Reason::ActivationRefused,
+        Reason::Settling,
+        Reason::OutcomeUnknown,
+    ];
+    use wsman::client::Kind as Failure;
+    let failures = [
+        Failure::Unreachable,
+        Failure::NotTrusted,
+        Failure::AccessDenied,
+        Failure::TimedOut,
+        Failure::Broken,
+        Failure::Garbage,
+        Failure::Refused,
+    ];
+    let words = plans
+        .map(Reason::as_str)
+        .into_iter()
+        .chain(failures.map(Failure::as_str));
+    for word in words.chain(["NoHostKey", "EndpointInvalid", "InvalidManagement"]) {
+        assert!(page.contains(&format!("`{word}`")), "{word}");
+    }
 }
 
 #[test]
@@ -140,7 +183,7 @@ fn a_refused_activation_is_not_tried_again_before_the_key_changes() {
         HOST,
         office().name,
         Kind::Activate,
-        online_mark(KEY, &facts.products[0]),
+        &online_mark(KEY, &facts.products[0]),
         0,
     );
     journal.end(HOST, office().name, Outcome::Refused(Hresult::ACTIVATION_LIMIT.0));
@@ -181,7 +224,7 @@ fn a_half_finished_activation_is_given_time_then_tried_once_more_then_left_to_pe
     let online = wanted(Some(KEY), Activation::Online);
     let mark = online_mark(KEY, &facts.products[0]);
     let mut journal = Journal::default();
-    journal.begin(HOST, office().name, Kind::Activate, mark.clone(), 0);
+    journal.begin(HOST, office().name, Kind::Activate, &mark, 0);
     assert_eq!(
         plan(HOST, &online, &facts, &journal, SETTLE_MILLIS - 1).reason,
         Reason::Settling
@@ -190,13 +233,122 @@ fn a_half_finished_activation_is_given_time_then_tried_once_more_then_left_to_pe
         plan(HOST, &online, &facts, &journal, SETTLE_MILLIS).step,
         Step::Activate
     );
-    journal.begin(HOST, office().name, Kind::Activate, mark, SETTLE_MILLIS);
+    journal.begin(HOST, office().name, Kind::Activate, &mark, SETTLE_MILLIS);
     assert_eq!(
         plan(HOST, &online, &facts, &journal, 3 * SETTLE_MILLIS).reason,
         Reason::OutcomeUnknown
     );
     let done = host(vec![product(Some("A1B2C"), LicenseStatus::Licensed)]);
     assert_eq!(decide(&online, &done, &journal), (Step::None, Reason::Licensed));
+}
+
+#[test]
+fn a_key_that_the_host_takes_and_does_not_show_is_installed_twice_and_then_left_to_people() {
+    let facts = host(vec![product(None, LicenseStatus::Unlicensed)]);
+    let online = wanted(Some(KEY), Activation::Online);
+    let mut journal = Journal::default();
+    let at = |journal: &Journal, now| plan(HOST, &online, &facts, journal, now).reason;
+    for (now, outcome) in [(0, Outcome::Done), (SETTLE_MILLIS, Outcome::Unknown)] {
+        assert_eq!(at(&journal, now), Reason::KeyMissing);
+        journal.begin(HOST, office().name, Kind::InstallKey, &mark(&[KEY]), now);
+        journal.end(HOST, office().name, outcome);
+        assert_eq!(at(&journal, now + 1), Reason::Settling);
+    }
+    assert_eq!(at(&journal, 10 * SETTLE_MILLIS), Reason::OutcomeUnknown);
+    let other = wanted(Some("REHEARSAL-OFFICE2016-OTHER"), Activation::Online);
+    assert_eq!(decide(&other, &facts, &journal), (Step::InstallKey, Reason::KeyMissing));
+}
+
+#[test]
+fn what_was_refused_stays_so_whatever_was_tried_in_between() {
+    let facts = |partial| host(vec![product(Some(partial), LicenseStatus::InitialGrace)]);
+    let digits = "2".repeat(48);
+    let phone = wanted(Some(KEY), Activation::Phone(Some(digits.clone().into())));
+    let (first, second) = (facts("A1B2C"), facts("OTHER"));
+    let other = "REHEARSAL-OFFICE2016-OTHER";
+    let mut journal = Journal::default();
+    for (kind, mark, outcome) in [
+        (
+            Kind::Activate,
+            online_mark(KEY, &first.products[0]),
+            Outcome::Refused(Hresult::ACTIVATION_LIMIT.0),
+        ),
+        (
+            Kind::Confirm,
+            phone_mark(KEY, &first.products[0], &digits),
+            Outcome::Refused(Hresult::OFFLINE_DATA_MALFORMED.0),
+        ),
+        (Kind::InstallKey, mark(&[other]), Outcome::Done),
+        (Kind::Activate, online_mark(other, &second.products[0]), Outcome::Done),
+        (Kind::InstallKey, mark(&[KEY]), Outcome::Done),
+    ] {
+        journal.begin(HOST, office().name, kind, &mark, 0);
+        journal.end(HOST, office().name, outcome);
+    }
+    let online = wanted(Some(KEY), Activation::Online);
+    assert_eq!(decide(&online, &first, &journal).1, Reason::ActivationRefused);
+    assert_eq!(decide(&phone, &first, &journal).1, Reason::ConfirmationRefused);
+    assert_eq!(decide(&online, &first, &journal).1, Reason::ActivationRefused);
+}
+
+#[test]
+fn what_reached_nobody_is_tried_again_later_and_later() {
+    let facts = host(vec![product(Some("A1B2C"), LicenseStatus::InitialGrace)]);
+    let online = wanted(Some(KEY), Activation::Online);
+    let mark = online_mark(KEY, &facts.products[0]);
+    let mut journal = Journal::default();
+    let (mut now, mut waits) = (0, Vec::new());
+    for _ in 0..10 {
+        journal.begin(HOST, office().name, Kind::Activate, &mark, now);
+        journal.end(HOST, office().name, Outcome::NotReached(Hresult::NAME_NOT_RESOLVED.0));
+        let held = plan(HOST, &online, &facts, &journal, now);
+        assert_eq!((held.step, held.reason), (Step::Blocked, Reason::ServiceUnreachable));
+        assert!(held.message.contains("0x80072EE7"), "{}", held.message);
+        let wait = (0..).map(|tens| tens * SETTLE_MILLIS).find(|wait| {
+            let then = plan(HOST, &online, &facts, &journal, now + wait);
+            then.step == Step::Activate
+        });
+        waits.push(wait.unwrap() / SETTLE_MILLIS);
+        now += wait.unwrap();
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 144, 144]);
+    journal.begin(HOST, office().name, Kind::Activate, &mark, now);
+    journal.end(HOST, office().name, Outcome::NotReached(Hresult::ACCESS_DENIED.0));
+    assert_eq!(plan(HOST, &online, &facts, &journal, now).reason, Reason::AccessDenied);
+}
+
+#[test]
+fn windows_and_windows_server_are_one_licence() {
+    let licence = Product {
+        application: crate::licensing::products::WINDOWS,
+        ..product(Some("A1B2C"), LicenseStatus::InitialGrace)
+    };
+    let facts = host(vec![licence]);
+    let of = |name| Wanted {
+        product: HostProduct::named(name).unwrap(),
+        ..wanted(Some(KEY), Activation::Online)
+    };
+    let mut journal = Journal::default();
+    let licence = of("Windows").product.licence();
+    journal.begin(HOST, licence, Kind::Activate, &online_mark(KEY, &facts.products[0]), 0);
+    journal.end(HOST, licence, Outcome::Refused(Hresult::ACTIVATION_LIMIT.0));
+    assert_eq!(
+        decide(&of("WindowsServer"), &facts, &journal).1,
+        Reason::ActivationRefused
+    );
+}
+
+#[test]
+fn who_only_observes_is_told_what_managing_would_do() {
+    let named = Wanted {
+        names_key: true,
+        ..wanted(None, Activation::Online)
+    };
+    let none = Journal::default();
+    let empty = host(vec![product(None, LicenseStatus::Unlicensed)]);
+    assert_eq!(decide(&named, &empty, &none), (Step::InstallKey, Reason::KeyMissing));
+    let keyed = host(vec![product(Some("A1B2C"), LicenseStatus::InitialGrace)]);
+    assert_eq!(decide(&named, &keyed, &none), (Step::Activate, Reason::NotActivated));
 }
 
 #[test]
@@ -219,7 +371,7 @@ fn the_telephone_waits_for_48_digits_and_shows_what_to_read_out() {
         HOST,
         office().name,
         Kind::Confirm,
-        phone_mark(KEY, &facts.products[0], &digits),
+        &phone_mark(KEY, &facts.products[0], &digits),
         0,
     );
     journal.end(HOST, office().name, Outcome::Refused(Hresult::OFFLINE_DATA_MALFORMED.0));
@@ -239,6 +391,7 @@ fn the_client_licence_of_ltsc_2024_is_told_from_the_host_licence() {
     let ltsc = Wanted {
         product: HostProduct::named("OfficeLTSC2024").unwrap(),
         key: Some("K-AAAAA".to_owned().into()),
+        names_key: true,
         missing: None,
         activation: Activation::Online,
     };
@@ -268,7 +421,7 @@ proptest! {
         let wanted = wanted(Some(&key), activation);
         let mut journal = Journal::default();
         for _ in 0..tries {
-            journal.begin(HOST, office().name, Kind::Activate, online_mark(&key, &facts.products[0]), 0);
+            journal.begin(HOST, office().name, Kind::Activate, &online_mark(&key, &facts.products[0]), 0);
         }
         let plan = plan(HOST, &wanted, &facts, &journal, now);
         let said = format!("{plan:?} {journal:?} {wanted:?} {}", serde_json::to_string(&journal).unwrap());

@@ -3,7 +3,7 @@
 use kms_host::rehearsal::management::licences::rehearsal_confirmation_id;
 
 use super::*;
-use crate::licensing::journal::{Attempt, Kind, Outcome as Ended};
+use crate::licensing::journal::{Attempt, Kind, Restart};
 use crate::licensing::round::tests::{Host, client, rehearsal};
 use crate::licensing::store::{FileStore, InMemory};
 use crate::secrets::tests::secrets;
@@ -48,7 +48,7 @@ struct Story {
     host: OfficeKmsHost,
     session: Session,
     store: Box<dyn Store>,
-    ledger: MemoryLedger,
+    ledger: Shared,
     now: Timestamp,
     told: Vec<Notice>,
 }
@@ -59,22 +59,14 @@ impl Story {
             host,
             session: Session::default(),
             store: Box::new(store),
-            ledger: MemoryLedger::default(),
+            ledger: Shared::Ledger(Arc::new(MemoryLedger::default())),
             now: Timestamp::now(),
             told: Vec::new(),
         }
     }
 
     async fn look(&mut self, secrets: &Objects) -> Outcome {
-        let outcome = visit(
-            &self.host,
-            secrets,
-            &self.session,
-            &*self.store,
-            Some(&self.ledger),
-            self.now,
-        )
-        .await;
+        let outcome = visit(&self.host, secrets, &self.session, &*self.store, &self.ledger, self.now).await;
         self.told.extend(outcome.notices.clone());
         let status = self.host.status.get_or_insert_default();
         status.licensed_hosts.clone_from(&outcome.rows);
@@ -165,13 +157,14 @@ async fn a_restart_amid_a_step_does_nothing_twice() {
     let mark = journal::mark(&[KEY, "AAAA1"]);
     memory.journal.attempts.insert(
         "kms01/Office2016".into(),
-        Attempt {
+        vec![Attempt {
             kind: Kind::Activate,
             mark,
             begun_at: now.as_millisecond(),
-            outcome: Ended::Unknown,
+            outcome: journal::Outcome::Unknown,
             tries: 1,
-        },
+            missed: 0,
+        }],
     );
     store.save(&memory).await.unwrap();
     let mut restarted = Story::new(story.host.clone(), store);
@@ -297,5 +290,51 @@ async fn a_service_is_restarted_once_when_asked_and_never_the_last_warm_one() {
     }
     assert_eq!(story.reasons(), ["RestartRefused", "ServiceRestarted"]);
     let memory = story.store.load().await.unwrap();
-    assert!(memory.journal.restarts["kms02"].done);
+    assert_eq!(memory.journal.restarts["kms02"].phase, Phase::Done);
+}
+
+#[tokio::test]
+async fn a_restart_of_which_nobody_saw_the_stop_is_not_called_one() {
+    let (first, _second) = two().await;
+    let restart = Restart {
+        asked: "kms01@1".into(),
+        phase: Phase::Begun,
+        was_warm: false,
+    };
+    let mut memory = Memory::default();
+    memory.journal.restarts.insert("kms01".into(), restart);
+    let store = InMemory::default();
+    store.save(&memory).await.unwrap();
+    let mut story = Story::new(manifest(&[("kms01", first.port)], "activation: Online"), store);
+    let annotations = story.host.metadata.annotations.get_or_insert_default();
+    annotations.insert(restart::ANNOTATION.to_owned(), "kms01@1".to_owned());
+    let objects = secrets(&account("drill"));
+    for _ in 0..4 {
+        story.look(&objects).await;
+    }
+    let told: Vec<_> = story
+        .told
+        .iter()
+        .filter(|told| told.reason.contains("Restart"))
+        .collect();
+    assert_eq!(told.len(), 1, "{:?}", story.told);
+    assert_eq!(told[0].reason, "RestartFailed");
+    assert!(told[0].message.contains("give the annotation a new value"), "{told:?}");
+    assert!(!story.reasons().contains(&"ServiceRestarted"));
+    let memory = story.store.load().await.unwrap();
+    assert_eq!(memory.journal.restarts["kms01"].phase, Phase::Failed);
+}
+
+#[tokio::test]
+async fn observing_says_what_managing_would_do_and_reads_no_key() {
+    let (first, _second) = two().await;
+    let mut host = manifest(&[("kms01", first.port)], "activation: Online");
+    let licensed = &mut host.spec.licensed_hosts.as_mut().unwrap()[0];
+    licensed.management.as_mut().unwrap().mode = crate::api::ManagementMode::Observe;
+    let mut story = Story::new(host, InMemory::default());
+    let outcome = story.look(&secrets(&account("drill")[..2])).await;
+    let verdict = condition(&outcome, "HostsLicensed");
+    assert_eq!(verdict.reason, "KeyMissing", "{verdict:?}");
+    assert_eq!(outcome.rows[0].products[0].step.as_deref(), Some("InstallKey"));
+    assert!(story.told.is_empty(), "{:?}", story.told);
 }

@@ -1,6 +1,7 @@
 //! Two rehearsal hosts from unlicensed to licensed, and clients that reach the count: the whole of licensing.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kms_host::ledger::{BatchLimits, LedgerConfig, MemoryLedger};
 use kms_host::rehearsal::client::{Machine, Outcome as Answer, ask};
@@ -8,7 +9,7 @@ use kms_host::rehearsal::management::licences::rehearsal_confirmation_id;
 use kms_host::rehearsal::management::{ManagementConfig, serve};
 use kms_host::rehearsal::message::WorkstationName;
 use kms_host::rehearsal::{Handled, RehearsalConfig, RehearsalHost, SiteKey};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wsman::client::{Scheme, Transport};
@@ -88,6 +89,7 @@ fn spec(name: &str, port: u16, key: &str, activation: Activation, password: &str
         wanted: vec![Wanted {
             product,
             key: Some(key.to_owned().into()),
+            names_key: true,
             missing: None,
             activation,
         }],
@@ -151,7 +153,7 @@ async fn two_hosts_go_from_unlicensed_to_licensed_and_clients_reach_the_count() 
     let mut hosts = vec![online, phone(None)];
     let mut changes = Vec::new();
     for _ in 0..4 {
-        let round = keeper.round(&hosts, &mut memory, &Kept, &ledger, now()).await;
+        let round = keeper.round(&hosts, &mut memory, &Kept, Some(&ledger), now()).await;
         changes.extend(round.changes.into_iter().map(|change| change.reason));
     }
     changes.sort_unstable();
@@ -165,7 +167,7 @@ async fn two_hosts_go_from_unlicensed_to_licensed_and_clients_reach_the_count() 
             "SettingChanged"
         ]
     );
-    let round = keeper.round(&hosts, &mut memory, &Kept, &ledger, now()).await;
+    let round = keeper.round(&hosts, &mut memory, &Kept, Some(&ledger), now()).await;
     let waiting = hosts_licensed(&round.rows);
     assert_eq!(
         (waiting.status, waiting.reason),
@@ -183,7 +185,7 @@ async fn two_hosts_go_from_unlicensed_to_licensed_and_clients_reach_the_count() 
     };
     let shown = report.plans[0].installation_id.clone().unwrap();
     hosts[1] = phone(Some(rehearsal_confirmation_id(&shown.replace('-', ""))));
-    let round = keeper.round(&hosts, &mut memory, &Kept, &ledger, now()).await;
+    let round = keeper.round(&hosts, &mut memory, &Kept, Some(&ledger), now()).await;
     assert_eq!(round.changes[0].reason, "Confirmed");
     assert_eq!(
         hosts_licensed(&round.rows).status,
@@ -204,7 +206,7 @@ async fn two_hosts_go_from_unlicensed_to_licensed_and_clients_reach_the_count() 
     // Two refusals, five clients and a clone; refusals reach the ledger a little after their answer.
     let mut last = None;
     for _ in 0..200 {
-        last = Some(keeper.round(&hosts, &mut memory, &Kept, &ledger, now()).await);
+        last = Some(keeper.round(&hosts, &mut memory, &Kept, Some(&ledger), now()).await);
         if ledger.events(None, 100).await.unwrap().len() >= 8 {
             break;
         }
@@ -228,7 +230,7 @@ async fn two_hosts_go_from_unlicensed_to_licensed_and_clients_reach_the_count() 
         ..memory
     };
     let round = Keeper::default()
-        .round(&hosts, &mut forgotten, &Kept, &ledger, now())
+        .round(&hosts, &mut forgotten, &Kept, Some(&ledger), now())
         .await;
     assert_eq!(round.rows.iter().map(|row| row.events).sum::<usize>(), 0);
     assert_eq!(ledger.events(None, 100).await.unwrap(), stored);
@@ -248,7 +250,9 @@ async fn a_wrong_password_is_told_and_not_tried_again_until_it_changes() {
     };
     let (keeper, ledger) = (Keeper::default(), MemoryLedger::default());
     let mut memory = Memory::default();
-    let round = keeper.round(&hosts("guess"), &mut memory, &Kept, &ledger, 0).await;
+    let round = keeper
+        .round(&hosts("guess"), &mut memory, &Kept, Some(&ledger), 0)
+        .await;
     let verdict = hosts_licensed(&round.rows);
     assert_eq!((verdict.status, verdict.reason), (None, "AccessDenied"));
     assert!(
@@ -257,11 +261,144 @@ async fn a_wrong_password_is_told_and_not_tried_again_until_it_changes() {
         verdict.message
     );
     assert!(!verdict.message.contains("guess"));
-    let again = keeper.round(&hosts("guess"), &mut memory, &Kept, &ledger, 60_000).await;
+    let again = keeper
+        .round(&hosts("guess"), &mut memory, &Kept, Some(&ledger), 60_000)
+        .await;
     assert_eq!(again.rows[0].outcome, Outcome::Waiting);
     assert_eq!(again.rows[0].again_in, Duration::from_secs(3540));
-    let other = keeper.round(&hosts("drill"), &mut memory, &Kept, &ledger, 60_000).await;
+    let other = keeper
+        .round(&hosts("drill"), &mut memory, &Kept, Some(&ledger), 60_000)
+        .await;
     assert!(matches!(other.rows[0].outcome, Outcome::Read(_)), "{other:?}");
+}
+
+/// A way to a host that counts the connections through it.
+async fn counted(port: u16) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            tokio::spawn(async move { drop(tokio::io::copy_bidirectional(&mut near, &mut far).await) });
+        }
+    });
+    (at, connections)
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_tried_at_one_host_and_not_at_those_that_share_it() {
+    let names = ["kms01", "kms02", "kms03"];
+    let (mut running, mut ports, mut counters) = (Vec::new(), Vec::new(), Vec::new());
+    for name in names {
+        let host = rehearsal(name).await;
+        let (port, connections) = counted(host.port).await;
+        running.push(host);
+        ports.push(port);
+        counters.push(connections);
+    }
+    let hosts = |password: &str| -> Vec<HostSpec> {
+        let each = names.iter().zip(&ports);
+        let key = "REHEARSAL-OFFICE2016-AAAA1";
+        each.map(|(name, port)| spec(name, *port, key, Activation::Online, password))
+            .collect()
+    };
+    let logons = || counters.iter().map(|count| count.load(Ordering::SeqCst)).sum::<usize>();
+    let (keeper, ledger) = (Keeper::default(), MemoryLedger::default());
+    let mut memory = Memory::default();
+    for now in [0, 1000, 60_000] {
+        let round = keeper
+            .round(&hosts("guess"), &mut memory, &Kept, Some(&ledger), now)
+            .await;
+        for row in round.rows.iter().filter(|_| now == 0) {
+            let Outcome::Failed { reason, message } = &row.outcome else {
+                panic!("{row:?}")
+            };
+            assert_eq!(*reason, "AccessDenied");
+            assert!(message.contains("lock"), "{message}");
+        }
+    }
+    assert_eq!(logons(), 1);
+    // An hour later one more, at a host that did not refuse it yet; a restart in between tries it no sooner.
+    let restarted = Keeper::default();
+    restarted
+        .round(&hosts("guess"), &mut memory, &Kept, Some(&ledger), 120_000)
+        .await;
+    restarted
+        .round(&hosts("guess"), &mut memory, &Kept, Some(&ledger), 3_600_000)
+        .await;
+    assert_eq!(logons(), 2);
+    assert_eq!(memory.patience["kms01"].failures, 1);
+    assert_eq!(memory.patience["kms02"].failures, 1);
+    // The right one is let in by all.
+    let round = restarted
+        .round(&hosts("drill"), &mut memory, &Kept, Some(&ledger), 3_600_001)
+        .await;
+    assert!(
+        round.rows.iter().all(|row| matches!(row.outcome, Outcome::Read(_))),
+        "{round:?}"
+    );
+}
+
+#[tokio::test]
+async fn one_host_with_another_password_keeps_no_other_from_being_read() {
+    let (first, second) = (rehearsal("kms01").await, rehearsal("kms02").await);
+    let key = "REHEARSAL-OFFICE2016-AAAA1";
+    let mut hosts = vec![
+        spec("kms01", first.port, key, Activation::Online, "drill"),
+        spec("kms02", second.port, key, Activation::Online, "drill"),
+    ];
+    let (keeper, ledger) = (Keeper::default(), MemoryLedger::default());
+    let mut memory = Memory::default();
+    keeper.round(&hosts, &mut memory, &Kept, Some(&ledger), 0).await;
+    assert!(keeper.is_proven(&account(&hosts[0])));
+    hosts[0].credentials.password = "guess".to_owned().into();
+    let round = keeper.round(&hosts, &mut memory, &Kept, Some(&ledger), 1).await;
+    assert!(
+        matches!(
+            round.rows[0].outcome,
+            Outcome::Failed {
+                reason: "AccessDenied",
+                ..
+            }
+        ),
+        "{round:?}"
+    );
+    assert!(matches!(round.rows[1].outcome, Outcome::Read(_)), "{round:?}");
+}
+
+#[tokio::test]
+async fn events_wait_in_the_log_while_the_ledger_cannot_be_reached() {
+    let host = rehearsal("kms01").await;
+    let hosts = [spec(
+        "kms01",
+        host.port,
+        "REHEARSAL-OFFICE2016-AAAA1",
+        Activation::Online,
+        "drill",
+    )];
+    let (keeper, ledger) = (Keeper::default(), MemoryLedger::default());
+    let mut memory = Memory::default();
+    let now = || jiff::Timestamp::now().as_millisecond();
+    for _ in 0..3 {
+        keeper.round(&hosts, &mut memory, &Kept, None, now()).await;
+    }
+    for (number, name) in [(1, "pc1"), (2, "pc2"), (2, "clone")] {
+        client(&host, number, name).await;
+    }
+    let round = keeper.round(&hosts, &mut memory, &Kept, None, now()).await;
+    assert_eq!((round.rows[0].events, memory.cursors.len()), (0, 0));
+    let round = keeper.round(&hosts, &mut memory, &Kept, Some(&ledger), now()).await;
+    assert_eq!(round.rows[0].events, 3);
+    assert_eq!(ledger.events(None, 100).await.unwrap().len(), 3);
+    // What a restart forgot, the ledger knows.
+    let found = round.duplicates.unwrap();
+    let round = Keeper::default()
+        .round(&hosts, &mut memory, &Kept, Some(&ledger), now())
+        .await;
+    assert_eq!((round.rows[0].events, round.duplicates), (0, Some(found)));
 }
 
 #[tokio::test]
@@ -285,7 +422,7 @@ async fn a_host_that_is_off_does_not_hold_up_the_others() {
     ];
     let mut memory = Memory::default();
     let round = Keeper::default()
-        .round(&hosts, &mut memory, &Kept, &MemoryLedger::default(), 0)
+        .round(&hosts, &mut memory, &Kept, Some(&MemoryLedger::default()), 0)
         .await;
     assert!(matches!(round.rows[0].outcome, Outcome::Read(_)));
     let Outcome::Failed { reason, message } = &round.rows[1].outcome else {

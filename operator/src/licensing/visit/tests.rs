@@ -83,6 +83,7 @@ fn wanted(key: &str, activation: Activation) -> Wanted {
     Wanted {
         product,
         key: Some(key.to_owned().into()),
+        names_key: true,
         missing: None,
         activation,
     }
@@ -110,7 +111,7 @@ async fn go(host: &Host, wanted: &Wanted, mode: Mode, journal: &mut Journal, now
         .is_some_and(|change| change.reason != "SettingChanged")
     {
         let states = saved.0.lock().unwrap();
-        let outcome = |at: usize| states.get(at).unwrap().attempt("kms01", "Office2016").unwrap().outcome;
+        let outcome = |at: usize| states[at].attempts("kms01", "Office2016").last().unwrap().outcome;
         assert_eq!(outcome(0), Outcome::Unknown, "what begins is saved first");
         assert_ne!(outcome(1), Outcome::Unknown, "what ended is saved then");
     }
@@ -221,6 +222,120 @@ async fn a_refused_activation_is_asked_once() {
     assert_eq!((plan.step, plan.reason), (Step::Blocked, Reason::ActivationRefused));
     assert!(plan.message.contains("0xC004C008"), "{}", plan.message);
     assert!(!format!("{journal:?}").contains("LIMIT"));
+}
+
+#[tokio::test]
+async fn what_microsoft_did_not_answer_is_no_refusal() {
+    let host = host("").await;
+    let wanted = wanted("REHEARSAL-OFFICE2016-NONET", Activation::Online);
+    let mut journal = Journal::default();
+    let mut done = Vec::new();
+    for now in [0, 1, 2, 600_001, 600_002] {
+        let report = go(&host, &wanted, Mode::Manage, &mut journal, now).await;
+        done.push(change(&report));
+        if now > 0 {
+            let plan = &report.plans[0];
+            assert_eq!((plan.step, plan.reason), (Step::Blocked, Reason::ServiceUnreachable));
+            assert!(plan.message.contains("0x80072EE7"), "{}", plan.message);
+        }
+    }
+    assert_eq!(
+        done,
+        [
+            "KeyInstalled",
+            "ServiceUnreachable",
+            "SettingChanged",
+            "ServiceUnreachable",
+            "nothing"
+        ]
+    );
+}
+
+#[test]
+fn only_a_code_of_who_was_asked_is_a_refusal() {
+    let returned = |code| Error::Returned {
+        host: "h".into(),
+        operation: "Activate".into(),
+        code: Hresult(code),
+    };
+    for (code, expected) in [
+        (0x8007_2EE7, Outcome::NotReached(0x8007_2EE7)),
+        (0x8007_2EFD, Outcome::NotReached(0x8007_2EFD)),
+        (0x8007_232B, Outcome::NotReached(0x8007_232B)),
+        (0x8007_0005, Outcome::NotReached(0x8007_0005)),
+        (0x8007_06BA, Outcome::NotReached(0x8007_06BA)),
+        (0x8007_2EE2, Outcome::Unknown),
+        (0x8033_8029, Outcome::Unknown),
+        (0xC004_C008, Outcome::Refused(0xC004_C008)),
+        (0xDEAD_BEEF, Outcome::Refused(0xDEAD_BEEF)),
+    ] {
+        assert_eq!(ended(&returned(code)), expected, "{code:X}");
+    }
+    let refused = Error::Unauthorized {
+        host: "h".into(),
+        user: "u".into(),
+        scheme: "NTLM",
+    };
+    assert_eq!(ended(&refused), Outcome::NotReached(0x8007_0005));
+    let late = Error::TimedOut {
+        host: "h".into(),
+        operation: "invoke",
+        after: Duration::from_secs(95),
+    };
+    assert_eq!(ended(&late), Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn a_setting_that_is_shown_after_a_restart_is_set_once() {
+    let host = host(
+        "startsLicensed: true
+settingsAfterRestart: true",
+    )
+    .await;
+    let wanted = wanted("REHEARSAL-OFFICE2016-AAAAA", Activation::Online);
+    let mut journal = Journal::default();
+    let mut done = Vec::new();
+    for now in 0..3 {
+        let report = go(&host, &wanted, Mode::Manage, &mut journal, now).await;
+        done.push(change(&report));
+        let message = report.message().unwrap();
+        assert!(message.contains("set; it takes effect when the service"), "{message}");
+    }
+    assert_eq!(done, ["SettingChanged", "nothing", "nothing"]);
+    let ended = crate::licensing::restart::restart(&host.client).await;
+    assert_eq!(ended.phase, crate::licensing::journal::Phase::Done);
+    let report = go(&host, &wanted, Mode::Manage, &mut journal, 4).await;
+    assert_eq!((change(&report), report.message()), ("nothing", None));
+    assert_eq!(journal, Journal::default());
+}
+
+#[tokio::test]
+async fn a_host_that_lacks_one_product_still_serves_the_other() {
+    let host = host(
+        "startsLicensed: true
+missingPacks: [OfficeLTSC2024]",
+    )
+    .await;
+    let first = wanted("REHEARSAL-OFFICE2016-AAAAA", Activation::Online);
+    let second = Wanted {
+        product: HostProduct::named("OfficeLTSC2024").unwrap(),
+        ..first.clone()
+    };
+    let look = async |wanted: &[Wanted]| {
+        let subject = Visit {
+            host: "kms01",
+            client: &host.client,
+            wanted,
+            settings: &WantedSettings::default(),
+            mode: Mode::Observe,
+            now: 0,
+        };
+        let report = visit(&subject, &mut Journal::default(), &Broken).await.unwrap();
+        (report.is_licensed(), report.fact(0).licensed)
+    };
+    assert_eq!(look(&[first, second.clone()]).await, (false, Some(true)));
+    assert_eq!(look(&[second]).await, (false, Some(false)));
+    assert_eq!(look(&[]).await, (true, Some(true)), "whatever it carries");
 }
 
 #[tokio::test]
