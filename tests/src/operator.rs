@@ -1,5 +1,6 @@
 //! The operator in this process, on a control plane of the test.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::ControlPlane;
+use crate::name_server::free_address;
 use crate::peer;
 
 /// How long something may take on a slow, busy machine.
@@ -25,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Operator {
     client: Client,
     token: CancellationToken,
+    /// Where it serves probes and metrics.
+    pub endpoint: SocketAddr,
     /// How it ended.
     pub ended: JoinHandle<Result<()>>,
     _scratch: tempfile::TempDir,
@@ -46,9 +50,10 @@ impl Operator {
     pub fn start_with(config: Config, instance: &str, election: Option<Election>, settings: Settings) -> Result<Self> {
         let client = Client::try_from(config.clone())?;
         let scratch = tempfile::tempdir()?;
+        let endpoint = free_address()?;
         let options = Options {
             settings,
-            listen: "127.0.0.1:0".parse()?,
+            listen: endpoint,
             election,
             workers: 4,
             resync: Duration::from_secs(1),
@@ -67,6 +72,7 @@ impl Operator {
         Ok(Self {
             client,
             token,
+            endpoint,
             ended,
             _scratch: scratch,
         })

@@ -11,6 +11,7 @@ use kms_host::ledger::{LedgerKey, Millis};
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::api::status::LicensedHostStatus;
 use kms_operator::licensing::cluster::SecretStore;
+use kms_operator::licensing::journal::{self, Kind};
 use kms_operator::licensing::store::Store as _;
 use kms_operator::secrets::secret_data;
 use kube::Api;
@@ -21,7 +22,8 @@ use system_tests::kubernetes::ControlPlane;
 use system_tests::operator::Operator;
 use system_tests::redis::RedisServer;
 use system_tests::rehearsal::{Manifest, Rehearsal};
-use system_tests::{peer, redis};
+use system_tests::replica::Replica;
+use system_tests::{http, peer, redis};
 
 fn missing(test: &str) -> bool {
     let why = ControlPlane::missing().or_else(redis::missing);
@@ -131,12 +133,57 @@ async fn a_manifest_brings_two_hosts_to_licensed_through_a_restart_of_the_operat
         .becomes("both hosts have their keys and show installation IDs", shows_ids)
         .await?;
 
-    // The operator restarts between the steps of the telephone.
+    // The operator ends while it deposits a confirmation ID at the first host, and nobody saw whether it arrived.
     operator.stop().await?;
+    let host = hosts.get("kms").await?;
+    let shown = rows(&host)
+        .into_iter()
+        .find(|row| row.name == "kms01")
+        .and_then(|row| row.products.into_iter().find_map(|product| product.installation_id))
+        .context("an installation ID")?;
+    let value = |secret: &str, key: &str| data(secret).remove(key).context("a value");
+    let mark = journal::mark(&[
+        &value("kms-host-keys", "OfficeLTSC2024")?,
+        &shown.replace('-', ""),
+        &value("kms-confirmations", "kms01")?,
+    ]);
+    let begun = async |at: i64| -> Result<()> {
+        let store = SecretStore::new(client.clone(), &host);
+        let mut memory = store.load().await?;
+        let entry = memory
+            .journal
+            .attempts
+            .entry("kms01/OfficeLTSC2024".to_owned())
+            .or_default();
+        entry.retain(|attempt| attempt.kind != Kind::Confirm);
+        memory
+            .journal
+            .begin("kms01", "OfficeLTSC2024", Kind::Confirm, &mark, at);
+        store.save(&memory).await
+    };
+    let now = || jiff::Timestamp::now().as_millisecond();
+    begun(now()).await?;
     let operator = Operator::start(&cluster).await?;
     operator
         .apply(&secret("kms-confirmations", &data("kms-confirmations")))
         .await?;
+    operator
+        .becomes("the second host is licensed, the first is given time", async || {
+            let rows = rows(&hosts.get("kms").await?);
+            let settling = |row: &LicensedHostStatus| {
+                row.message
+                    .as_ref()
+                    .is_some_and(|message| message.contains("is given ten minutes to show it"))
+            };
+            let second = rows.iter().any(|row| row.name == "kms02" && row.licensed == Some(true));
+            Ok(second && rows.iter().any(|row| row.name == "kms01" && settling(row)))
+        })
+        .await?;
+
+    // Ten minutes later the host does not show it: it is done once more.
+    operator.stop().await?;
+    begun(now() - 601_000).await?;
+    let operator = Operator::start(&cluster).await?;
     operator
         .becomes("both hosts are licensed", async || {
             let host = hosts.get("kms").await?;
@@ -191,6 +238,25 @@ async fn a_manifest_brings_two_hosts_to_licensed_through_a_restart_of_the_operat
         })
         .await?;
 
+    // And so a relay on the same ledger knows that the first host is warm.
+    let relay = Replica::start(&format!(
+        "name: relay\nrelay: {{licensedHosts: [{{name: kms01, address: {}, port: {}}}, {{name: kms02, address: {}, port: {}}}]}}\n\
+         ledger: {text}\nrouting: {{refreshInterval: 100ms}}\n",
+        first.clients.ip(),
+        first.clients.port(),
+        second.clients.ip(),
+        second.clients.port(),
+    ))?;
+    relay
+        .status_becomes("the first host counts five, as it said itself", |status| {
+            let host = &status["routing"]["hosts"][0];
+            host["name"] == "kms01"
+                && host["count"] == 5
+                && host["countFrom"] == "reported"
+                && host["state"] == "active"
+        })
+        .await?;
+
     // Each step was done once, whatever restarted, and no secret was told.
     let events: Api<Event> = Api::default_namespaced(client.clone());
     let told = events.list(&ListParams::default()).await?.items;
@@ -201,8 +267,11 @@ async fn a_manifest_brings_two_hosts_to_licensed_through_a_restart_of_the_operat
             .sum();
         assert_eq!(count, times, "{step}");
     }
+    let (_, metrics) = http::get(operator.endpoint, "/metrics").await?;
+    let count = "okms_operator_licensed_host_count{namespace=\"default\",name=\"kms\",host=\"kms01\",product=\"OfficeLTSC2024\"} 5";
+    assert!(metrics.contains(count), "{metrics}");
     let said = format!(
-        "{}{}",
+        "{}{}{metrics}",
         serde_json::to_string(&told)?,
         serde_json::to_string(&hosts.get("kms").await?.status)?
     );
@@ -213,7 +282,9 @@ async fn a_manifest_brings_two_hosts_to_licensed_through_a_restart_of_the_operat
     }
 
     // kmsctl dlv kms
-    let members = kmsctl::fleet::members_in(&client, "default", "kms", None, Duration::from_secs(30)).await?;
+    let fleet = kmsctl::fleet::members_in(&client, "default", "kms", None, Duration::from_secs(30)).await?;
+    assert_eq!(fleet.by_phone, ["OfficeLTSC2024"]);
+    let members = fleet.members;
     assert_eq!(members.len(), 2);
     let licences = kmsctl::dlv::read(&members[0].client, &[]).await?;
     let lines: Vec<String> = licences

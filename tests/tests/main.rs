@@ -25,6 +25,7 @@ mod ledger_outages;
 mod licensing_journal;
 mod licensing_operator;
 mod licensing_rehearsal;
+mod licensing_weather;
 mod monitoring;
 mod operator_api_rules;
 mod operator_life;
