@@ -17,7 +17,7 @@ use wsman::hresult::Hresult;
 use wsman::value::{Instance, WrongType};
 
 use crate::exit::Exit;
-use crate::fleet::{Member, Where, members};
+use crate::fleet::{Fleet, Where, members};
 use crate::output::View;
 use crate::winrm::Reach;
 
@@ -53,7 +53,7 @@ pub struct Report {
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
     match &args.name {
         Some(name) => of(members(name, &args.place, args.reach.patience()).await?, &args.products).await,
-        None => read_all(vec![(None, args.reach.client()?)], &args.products).await,
+        None => read_all(vec![(None, args.reach.client()?)], Vec::new(), &args.products).await,
     }
 }
 
@@ -61,12 +61,19 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// When a product is unknown.
-pub async fn of(members: Vec<Member>, products: &[String]) -> anyhow::Result<Report> {
-    let named = members.into_iter().map(|member| (Some(member.name), member.client));
-    read_all(named.collect(), products).await
+pub async fn of(fleet: Fleet, products: &[String]) -> anyhow::Result<Report> {
+    let named = fleet
+        .members
+        .into_iter()
+        .map(|member| (Some(member.name), member.client));
+    read_all(named.collect(), fleet.failures, products).await
 }
 
-async fn read_all(clients: Vec<(Option<String>, Client)>, products: &[String]) -> anyhow::Result<Report> {
+async fn read_all(
+    clients: Vec<(Option<String>, Client)>,
+    failures: Vec<String>,
+    products: &[String],
+) -> anyhow::Result<Report> {
     let mut wanted = Vec::new();
     for name in products {
         let product = HostProduct::named(name).with_context(|| {
@@ -76,7 +83,10 @@ async fn read_all(clients: Vec<(Option<String>, Client)>, products: &[String]) -
         wanted.push(product);
     }
     let asked = join_all(clients.iter().map(|(_, client)| read(client, &wanted))).await;
-    let mut report = Report::default();
+    let mut report = Report {
+        failures,
+        ..Report::default()
+    };
     for ((name, client), read) in clients.iter().zip(asked) {
         let host = name.clone().unwrap_or_else(|| client.host());
         match read {

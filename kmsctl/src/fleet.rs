@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use kms_operator::api::OfficeKmsHost;
+use kms_operator::api::{ActivationMethod, OfficeKmsHost};
 use kms_operator::reach::Reach;
 use kms_operator::secrets::{Names, Objects, ReadSecrets};
 use kube::{Api, Client};
@@ -35,11 +35,22 @@ pub struct Member {
     pub client: wsman::client::Client,
 }
 
+/// The licensed hosts of a resource.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    /// Those that can be asked.
+    pub members: Vec<Member>,
+    /// Those that cannot, by their names, and what to do.
+    pub failures: Vec<String>,
+    /// Products that the resource activates by telephone.
+    pub by_phone: Vec<&'static str>,
+}
+
 /// The licensed hosts of the resource `name` that have a `management` section.
 ///
 /// # Errors
-/// When the resource or its Secrets cannot be read, or none of its hosts can be managed.
-pub async fn members(name: &str, place: &Where, patience: Duration) -> anyhow::Result<Vec<Member>> {
+/// When the resource cannot be read, or none of its hosts has a `management` section.
+pub async fn members(name: &str, place: &Where, patience: Duration) -> anyhow::Result<Fleet> {
     let (client, default) = cluster::connect(place.context.as_deref()).await?;
     let namespace = place.namespace.clone().unwrap_or(default);
     members_in(&client, &namespace, name, place.licensed_host.as_deref(), patience).await
@@ -55,7 +66,7 @@ pub async fn members_in(
     name: &str,
     only: Option<&str>,
     patience: Duration,
-) -> anyhow::Result<Vec<Member>> {
+) -> anyhow::Result<Fleet> {
     let resources: Api<OfficeKmsHost> = Api::namespaced(client.clone(), namespace);
     let host = resources
         .get(name)
@@ -68,13 +79,13 @@ pub async fn members_in(
 /// The licensed hosts of a resource, however it was read.
 ///
 /// # Errors
-/// When its Secrets cannot be read, or none of its hosts can be managed.
+/// As [`members`].
 pub async fn of(
     host: &OfficeKmsHost,
     secrets: &dyn ReadSecrets,
     only: Option<&str>,
     patience: Duration,
-) -> anyhow::Result<Vec<Member>> {
+) -> anyhow::Result<Fleet> {
     let licensed = host.spec.licensed_hosts.iter().flatten();
     let managed: Vec<_> = licensed
         .filter(|licensed| only.is_none_or(|only| licensed.name == only))
@@ -95,22 +106,35 @@ pub async fn of(
         timeout: patience,
         ..Limits::default()
     };
-    let mut members = Vec::new();
+    let products = host.spec.products.iter().flatten();
+    let mut fleet = Fleet {
+        by_phone: products
+            .filter(|product| product.activation == ActivationMethod::Phone)
+            .map(|product| product.name.as_str())
+            .collect(),
+        ..Fleet::default()
+    };
     for (licensed, management) in managed {
         let resolved = Reach::to_host(licensed, management).resolve(&objects);
-        let (endpoint, credentials) = resolved.map_err(|problems| {
-            let told: Vec<String> = problems
-                .iter()
-                .map(|problem| format!("management.{}: {}", problem.field, problem.message))
-                .collect();
-            anyhow::anyhow!("{}: {}", licensed.name, told.join("; "))
-        })?;
-        members.push(Member {
-            name: licensed.name.clone(),
-            client: wsman::client::Client::new(endpoint, credentials, limits)?,
-        });
+        let told = match resolved {
+            Ok((endpoint, credentials)) => match wsman::client::Client::new(endpoint, credentials, limits) {
+                Ok(client) => {
+                    let name = licensed.name.clone();
+                    fleet.members.push(Member { name, client });
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            },
+            Err(problems) => {
+                let told = problems
+                    .iter()
+                    .map(|problem| format!("management.{}: {}", problem.field, problem.message));
+                told.collect::<Vec<_>>().join("; ")
+            }
+        };
+        fleet.failures.push(format!("{}: {told}", licensed.name));
     }
-    Ok(members)
+    Ok(fleet)
 }
 
 #[cfg(test)]
@@ -137,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn hosts_with_management_are_reached_as_the_operator_reaches_them() {
-        let members = of(&host(), &account(), None, PATIENCE).await.unwrap();
+        let members = of(&host(), &account(), None, PATIENCE).await.unwrap().members;
         assert_eq!(members.len(), 1);
         assert_eq!(
             (members[0].name.as_str(), members[0].client.host().as_str()),
@@ -147,13 +171,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_is_said() {
-        let missing = of(&host(), &Objects::default(), None, PATIENCE)
-            .await
-            .unwrap_err()
-            .to_string();
+        let missing = of(&host(), &Objects::default(), None, PATIENCE).await.unwrap();
+        assert!(missing.members.is_empty());
         assert_eq!(
-            missing,
-            "kms01: management.credentialsSecret: there is no Secret `account` in this namespace: create it"
+            missing.failures,
+            ["kms01: management.credentialsSecret: there is no Secret `account` in this namespace: create it"]
         );
         let unmanaged = of(&host(), &account(), Some("kms02"), PATIENCE)
             .await

@@ -12,7 +12,7 @@ use kms_operator::licensing::products::HostProduct;
 use secrecy::SecretString;
 use wsman::client::Client;
 
-use crate::fleet::{Member, Where, members};
+use crate::fleet::{Fleet, Where, members};
 use crate::winrm::Reach;
 
 /// Shows the installation ID of a host key in groups, takes the confirmation ID that Microsoft's Activation Center
@@ -26,9 +26,9 @@ pub struct Args {
     place: Where,
     #[command(flatten)]
     reach: Reach,
-    /// The product, such as `Office2016`.
-    #[arg(long, default_value = "Office2016")]
-    product: String,
+    /// The product, such as `Office2016` [default: the one that the resource activates by telephone]
+    #[arg(long, required_unless_present = "name")]
+    product: Option<String>,
     /// File with the confirmation ID; asked for on the terminal when absent.
     #[arg(long, value_name = "FILE")]
     confirmation_id_file: Option<PathBuf>,
@@ -41,19 +41,32 @@ pub struct Args {
 }
 
 /// A call to Microsoft is about one host.
-fn one(members: Vec<Member>) -> anyhow::Result<Client> {
-    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+fn one(fleet: Fleet) -> anyhow::Result<Client> {
+    let names: Vec<&str> = fleet.members.iter().map(|member| member.name.as_str()).collect();
     if names.len() > 1 {
         bail!(
             "the resource has several licensed hosts, choose one with --licensed-host: {}",
             names.join(", ")
         );
     }
-    let member = members
-        .into_iter()
-        .next()
-        .context("the resource has no licensed host")?;
-    Ok(member.client)
+    match fleet.members.into_iter().next() {
+        Some(member) => Ok(member.client),
+        None => bail!("no licensed host can be asked: {}", fleet.failures.join("; ")),
+    }
+}
+
+/// And about one product.
+fn product(asked: Option<&str>, by_phone: &[&str]) -> anyhow::Result<&'static HostProduct> {
+    let name = match (asked, by_phone) {
+        (Some(name), _) => name,
+        (None, [one]) => one,
+        (None, []) => bail!("the resource activates no product by telephone: name one with --product"),
+        (None, several) => bail!(
+            "the resource activates several products by telephone, choose one with --product: {}",
+            several.join(", ")
+        ),
+    };
+    HostProduct::named(name).with_context(|| format!("no product is called `{name}`"))
 }
 
 /// Runs the command.
@@ -61,11 +74,13 @@ fn one(members: Vec<Member>) -> anyhow::Result<Client> {
 /// # Errors
 /// When the host cannot be read, has no key, or refuses the confirmation ID.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let product =
-        HostProduct::named(&args.product).with_context(|| format!("no product is called `{}`", args.product))?;
-    let client = match &args.name {
-        Some(name) => one(members(name, &args.place, args.reach.patience()).await?)?,
-        None => args.reach.client()?,
+    let asked = args.product.as_deref();
+    let (product, client) = match &args.name {
+        Some(name) => {
+            let fleet = members(name, &args.place, args.reach.patience()).await?;
+            (product(asked, &fleet.by_phone)?, one(fleet)?)
+        }
+        None => (product(asked, &[])?, args.reach.client()?),
     };
     let facts = observe::read(&client, &[product]).await?;
     let found = facts.product(product).with_context(|| {
@@ -135,4 +150,27 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         status.map_or("Unknown", |status| status.as_str())
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_product_is_the_one_that_is_named_or_that_the_resource_activates_by_telephone() {
+        let of = |asked, by_phone: &[&str]| product(asked, by_phone).map(|product| product.name);
+        assert_eq!(of(None, &["OfficeLTSC2024"]).unwrap(), "OfficeLTSC2024");
+        assert_eq!(of(Some("office2016"), &["OfficeLTSC2024"]).unwrap(), "Office2016");
+        for (by_phone, told) in [
+            (&[][..], "name one with --product"),
+            (
+                &["Office2016", "Office2019"],
+                "choose one with --product: Office2016, Office2019",
+            ),
+        ] {
+            let error = of(None, by_phone).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        assert!(of(Some("Office97"), &[]).is_err());
+    }
 }

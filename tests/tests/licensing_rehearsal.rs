@@ -120,6 +120,8 @@ async fn the_example_brings_two_hosts_to_licensed_and_clients_to_the_count() -> 
         .finish()
         .set_default();
     let mut manifest = Manifest::read()?;
+    // A word that stands nowhere else.
+    manifest.set("kms-account", "password", "said-nowhere-else")?;
     let (first, second) = (
         Rehearsal::start(&manifest, "kms01")?,
         Rehearsal::start(&manifest, "kms02")?,
