@@ -12,9 +12,10 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: toolchain ## Build, then show four clients waiting and six licensed, on this machine, without Kubernetes
+demo: toolchain ## Build, then show clients waiting and licensed, and two licensed hosts set up, without Kubernetes
 	cargo build --locked --bin kmsctl --bin kms-host
 	"$(CARGO_BIN)/kmsctl" up -f docs/examples/demo.yaml --once
+	"$(CARGO_BIN)/kmsctl" up -f docs/examples/licensing.yaml --once
 
 .PHONY: install
 install: toolchain ## Build kmsctl (a kubectl plugin, too) and kms-host with optimisation, and install them

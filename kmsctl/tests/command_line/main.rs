@@ -4,6 +4,7 @@
 
 mod commands;
 mod ends;
+mod licensed_hosts;
 mod load;
 mod readme;
 mod running;

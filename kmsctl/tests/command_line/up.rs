@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::running::{KMSCTL, Up, example};
+use crate::running::{KMSCTL, Up, example, workspace};
 
 fn once(manifest: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(KMSCTL);
@@ -15,10 +15,15 @@ fn once(manifest: &Path, arguments: &[&str]) -> Result<Output> {
 
 #[test]
 fn the_demo_ends_by_itself_with_all_licensed() -> Result<()> {
+    let makefile = std::fs::read_to_string(workspace().join("Makefile"))?;
     for (manifest, expected) in [
         ("demo.yaml", "count 4 of 5, not enough clients yet (0xC004F038)"),
         ("licensing.yaml", "kms02 carries its products, activated"),
     ] {
+        ensure!(
+            makefile.contains(&format!("up -f docs/examples/{manifest} --once")),
+            "`make demo` does not show {manifest}"
+        );
         let output = once(&example(manifest), &[])?;
         let told = String::from_utf8(output.stdout)?;
         ensure!(

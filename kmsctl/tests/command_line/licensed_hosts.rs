@@ -20,6 +20,8 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use wsman::client::{Client, Credentials, Endpoint, Limits, Scheme, Transport};
 
+use crate::running::KMSCTL;
+
 /// A rehearsal host with a key for Office LTSC 2024 that is not activated; its runtime ends with it.
 struct Host {
     runtime: Runtime,
@@ -64,7 +66,7 @@ impl Host {
 
     /// Runs a command at this host.
     fn kmsctl(&self, command: &str, arguments: &[&str]) -> Result<Output> {
-        let output = Command::new(env!("CARGO_BIN_EXE_kmsctl"))
+        let output = Command::new(KMSCTL)
             .args([
                 command,
                 "--host",
