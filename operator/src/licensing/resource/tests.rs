@@ -1,10 +1,12 @@
 //! A resource from its manifest to "Licensed", without Kubernetes.
 
+use std::sync::atomic::Ordering;
+
 use kms_host::rehearsal::management::licences::rehearsal_confirmation_id;
 
 use super::*;
 use crate::licensing::journal::{Attempt, Kind, Restart};
-use crate::licensing::round::tests::{Host, client, rehearsal};
+use crate::licensing::round::tests::{Host, client, counted, rehearsal};
 use crate::licensing::store::{FileStore, InMemory};
 use crate::secrets::tests::secrets;
 
@@ -323,6 +325,28 @@ async fn a_restart_of_which_nobody_saw_the_stop_is_not_called_one() {
     assert!(!story.reasons().contains(&"ServiceRestarted"));
     let memory = story.store.load().await.unwrap();
     assert_eq!(memory.journal.restarts["kms01"].phase, Phase::Failed);
+}
+
+#[tokio::test]
+async fn a_restart_that_was_cut_off_does_not_try_a_refused_password_again() {
+    let (first, _second) = two().await;
+    let (port, connections) = counted(first.port).await;
+    let restart = Restart {
+        asked: "kms01@1".into(),
+        phase: Phase::Stopped,
+        was_warm: false,
+    };
+    let mut memory = Memory::default();
+    memory.journal.restarts.insert("kms01".into(), restart);
+    let store = InMemory::default();
+    store.save(&memory).await.unwrap();
+    let mut story = Story::new(manifest(&[("kms01", port)], "activation: Online"), store);
+    for _ in 0..4 {
+        story.look(&secrets(&account("guess"))).await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    story.look(&secrets(&account("drill"))).await;
+    assert!(story.reasons().contains(&"ServiceRestarted"), "{:?}", story.told);
 }
 
 #[tokio::test]

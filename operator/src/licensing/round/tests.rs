@@ -273,7 +273,7 @@ async fn a_wrong_password_is_told_and_not_tried_again_until_it_changes() {
 }
 
 /// A way to a host that counts the connections through it.
-async fn counted(port: u16) -> (u16, Arc<AtomicUsize>) {
+pub(crate) async fn counted(port: u16) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));
