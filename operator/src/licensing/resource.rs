@@ -398,7 +398,15 @@ async fn restart_if_asked(
     };
     let host = hosts.iter().find(|host| host.name == name)?;
     // A password that was refused is not tried here either.
-    let is_denied = |row: &&Row| matches!(row.outcome, HostOutcome::Failed { reason: "AccessDenied", .. });
+    let is_denied = |row: &&Row| {
+        matches!(
+            row.outcome,
+            HostOutcome::Failed {
+                reason: "AccessDenied",
+                ..
+            }
+        )
+    };
     if rows.iter().filter(is_denied).any(|row| row.host == name) {
         let why = format!("{name}: it does not let the account in, so the service is left as it is");
         return Some(Notice::warning(ACTION, "RestartRefused", &why));
