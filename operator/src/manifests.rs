@@ -174,8 +174,9 @@ fn granted(kind: &str, name: &str, within: Option<&str>, namespace: &str, rules:
 /// A ClusterRole that the cluster's own roles for people take in.
 fn aggregated(name: &str, roles: &[&str], rule: &PolicyRule) -> Value {
     let mut metadata = metadata(&format!("officekms-{name}"), None);
-    for role in roles {
-        metadata["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{role}")] = json!("true");
+    if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+        let aggregated = |role: &&str| (format!("rbac.authorization.k8s.io/aggregate-to-{role}"), json!("true"));
+        labels.extend(roles.iter().map(aggregated));
     }
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
