@@ -96,13 +96,13 @@ pub fn with_ports(yaml: &str) -> String {
     format!("listen: ['127.0.0.1:0']\nadmin: {{listen: '127.0.0.1:0'}}\n{yaml}")
 }
 
-/// Waits for a condition, up to 20 seconds.
+/// Waits for a condition, up to a minute: a busy machine may take long.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Result<()> {
-    for _ in 0..400 {
+    for _ in 0..1200 {
         if condition().await {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    anyhow::bail!("waited 20 seconds in vain for: {what}")
+    anyhow::bail!("waited a minute in vain for: {what}")
 }
