@@ -62,6 +62,7 @@ fn unreadable(kind: &'static str, name: &str, error: &kube::Error) -> Unreadable
         kind,
         name: name.to_owned(),
         why: why(error),
+        forbidden: matches!(error, kube::Error::Api(status) if status.code == 403),
     }
 }
 

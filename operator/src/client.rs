@@ -3,14 +3,15 @@
 //! Nothing is written by a process that may no longer lead: every request that changes something passes a [`Gate`], which
 //! is open only as long as the lease is surely ours. A process that was frozen finds it shut when it wakes. What was
 //! written into a connection that is cut is given up by the kernel after [`UNACKNOWLEDGED`], so that it cannot arrive when
-//! the lease may be another's.
+//! the lease may be another's. What is written elsewhere, in DNS and on licensed hosts, passes the same gate.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, poll_fn};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
@@ -71,6 +72,29 @@ impl Gate {
         let until = self.until.load(Ordering::SeqCst);
         let passed = now.saturating_duration_since(self.start).as_millis();
         Duration::from_millis(until.saturating_sub(u64::try_from(passed).unwrap_or(u64::MAX)))
+    }
+
+    /// Carries out `write` as long as it is open, which each renewal of the lease prolongs. It is asked before each step of
+    /// the write, so that a process that wakes in the middle of one does not go on with it.
+    ///
+    /// # Errors
+    /// When it is shut, or is shut before the write is done.
+    pub async fn through<T>(&self, write: impl Future<Output = T>) -> Result<T, NotLeading> {
+        let mut write = pin!(write);
+        let mut step = async || {
+            poll_fn(|context| match self.left(Instant::now()).is_zero() {
+                true => Poll::Ready(Err(NotLeading)),
+                false => write.as_mut().poll(context).map(Ok),
+            })
+            .await
+        };
+        loop {
+            match tokio::time::timeout(self.left(Instant::now()), step()).await {
+                Ok(done) => return done,
+                // It may have been renewed meanwhile; if not, the next step says so.
+                Err(_) => continue,
+            }
+        }
     }
 }
 
@@ -161,21 +185,21 @@ where
             http::Method::DELETE => "delete",
             _ => "other",
         };
-        let limit = if reads {
-            ANSWER
-        } else {
-            ANSWER.min(self.guarded.gate.left(Instant::now()))
-        };
-        if limit.is_zero() {
+        let gate = self.guarded.gate.clone();
+        if !reads && gate.left(Instant::now()).is_zero() {
             metrics.requested(verb, "held_back");
             return Box::pin(async { Err(NotLeading.into()) });
         }
-        let answer = self.inner.call(request);
+        let answer = tokio::time::timeout(ANSWER, self.inner.call(request));
         Box::pin(async move {
-            let answer = match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Err(NoAnswer(limit).into()),
+            let answer = match reads {
+                true => answer.await,
+                false => match gate.through(answer).await {
+                    Ok(answer) => answer,
+                    Err(shut) => Ok(Err(shut.into())),
+                },
             };
+            let answer = answer.unwrap_or_else(|_| Err(NoAnswer(ANSWER).into()));
             match &answer {
                 Ok(answer) => metrics.requested(verb, answer.status().as_str()),
                 Err(_) => metrics.requested(verb, "error"),
@@ -200,6 +224,41 @@ mod tests {
         gate.shut();
         assert_eq!(gate.left(now), Duration::ZERO);
         assert!(Gate::open().left(now) > Duration::from_secs(1 << 40));
+    }
+
+    #[tokio::test]
+    async fn a_write_goes_on_while_its_gate_is_renewed_and_no_step_further_once_it_is_shut() {
+        let gate = Gate::default();
+        assert!(gate.through(async {}).await.is_err(), "it is shut at first");
+        gate.open_until(Instant::now() + Duration::from_secs(3600));
+        let (next, mut steps) = tokio::sync::mpsc::channel::<()>(2);
+        let (said, mut done) = tokio::sync::mpsc::channel::<u32>(2);
+        let through = gate.clone();
+        let write = tokio::spawn(async move {
+            through
+                .through(async move {
+                    for step in 1..=2 {
+                        steps.recv().await;
+                        said.send(step).await.expect("room");
+                    }
+                })
+                .await
+        });
+        next.send(()).await.expect("room");
+        assert_eq!(done.recv().await, Some(1));
+        gate.shut();
+        next.send(()).await.expect("room");
+        assert!(write.await.expect("no panic").is_err());
+        assert_eq!(done.recv().await, None, "the second step was not taken");
+
+        // Shut for a moment that passes before the write is done, and prolonged before it has passed.
+        gate.open_until(Instant::now() + Duration::from_millis(50));
+        let prolonged = gate.clone();
+        let write = gate.through(async {
+            prolonged.open_until(Instant::now() + Duration::from_secs(3600));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        });
+        assert!(write.await.is_ok());
     }
 
     #[tokio::test]

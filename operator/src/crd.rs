@@ -22,6 +22,8 @@ pub fn yaml() -> Result<String, serde_saphyr::SerializeError> {
 mod tests {
     use std::{fs, path::Path};
 
+    use serde_json::Value;
+
     use super::*;
 
     /// Set `UPDATE_GENERATED=1` to write the file anew.
@@ -42,6 +44,66 @@ mod tests {
             "client-side kubectl apply stores the whole CRD in an annotation"
         );
         assert!(!generated.contains("format: uint"), "API servers know no uint formats");
+    }
+
+    /// Types of Kubernetes itself, which it bounds where it uses them, and its count of generations.
+    const OF_KUBERNETES: [&str; 7] = [
+        ".spec.ledger.managed.resources",
+        ".spec.pod.affinity",
+        ".spec.pod.resources",
+        ".spec.pod.tolerations[]",
+        ".spec.pod.topologySpreadConstraints[]",
+        ".status.conditions[]",
+        ".status.observedGeneration",
+    ];
+
+    /// What has no bound below a schema.
+    fn unbounded(schema: &Value, path: &str, found: &mut Vec<String>) {
+        if OF_KUBERNETES.contains(&path) {
+            return;
+        }
+        let has = |key: &str| schema.get(key).is_some();
+        let bounded = match schema.get("type").and_then(Value::as_str) {
+            Some("string") => has("maxLength") || has("enum") || has("format"),
+            Some("integer" | "number") => has("minimum") && has("maximum"),
+            Some("array") => has("maxItems"),
+            Some("object") => !has("additionalProperties") || has("maxProperties"),
+            _ => true,
+        };
+        if !bounded {
+            found.push(path.to_owned());
+        }
+        for (name, field) in schema
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            unbounded(field, &format!("{path}.{name}"), found);
+        }
+        for (key, mark) in [("items", "[]"), ("additionalProperties", "{}")] {
+            if let Some(each) = schema.get(key) {
+                unbounded(each, &format!("{path}{mark}"), found);
+            }
+        }
+    }
+
+    #[test]
+    fn everything_of_our_own_has_bounds() {
+        let crd = serde_json::to_value(OfficeKmsHost::crd()).expect("JSON");
+        let mut found = Vec::new();
+        for part in ["spec", "status"] {
+            let path = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{part}");
+            unbounded(crd.pointer(&path).expect("a schema"), &format!(".{part}"), &mut found);
+        }
+        assert_eq!(found, Vec::<String>::new(), "without bounds");
+    }
+
+    #[test]
+    fn a_resource_that_nobody_has_looked_at_is_of_no_generation() {
+        let crd = serde_json::to_value(OfficeKmsHost::crd()).expect("JSON");
+        let default = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/default");
+        assert_eq!(default, Some(&serde_json::json!({"observedGeneration": -1})));
     }
 
     #[test]

@@ -47,11 +47,36 @@ const fn kind(
     }
 }
 
+/// Secrets: generated ones are children, and those of users are read.
+pub const SECRET: ChildKind = kind("", "v1", "Secret", "secrets", Watched::ByName);
+
+/// ConfigMaps: those of replicas are children, and those of users are read.
+pub const CONFIG_MAP: ChildKind = kind("", "v1", "ConfigMap", "configmaps", Watched::Metadata);
+
+/// The resource itself.
+pub const HOST: ChildKind = ChildKind {
+    group: crate::api::GROUP,
+    version: "v1alpha1",
+    kind: "OfficeKmsHost",
+    plural: "officekmshosts",
+    watched: Watched::Whole,
+    absent: Some("install the CRD, with the chart or from crds/"),
+};
+
+/// Its status, as permissions name it.
+pub const HOST_STATUS: ChildKind = kind(
+    crate::api::GROUP,
+    "v1alpha1",
+    "OfficeKmsHost",
+    "officekmshosts/status",
+    Watched::Whole,
+);
+
 /// Every kind that the operator applies and prunes. DNSEndpoints are with [`crate::dns::cluster`].
 pub static KINDS: [ChildKind; 10] = [
     kind("", "v1", "ServiceAccount", "serviceaccounts", Watched::Metadata),
-    kind("", "v1", "Secret", "secrets", Watched::ByName),
-    kind("", "v1", "ConfigMap", "configmaps", Watched::Metadata),
+    SECRET,
+    CONFIG_MAP,
     kind("", "v1", "Service", "services", Watched::Whole),
     kind("apps", "v1", "Deployment", "deployments", Watched::Whole),
     kind("apps", "v1", "StatefulSet", "statefulsets", Watched::Whole),
@@ -87,6 +112,12 @@ pub static KINDS: [ChildKind; 10] = [
 ];
 
 impl ChildKind {
+    /// The kind of this name, if it is one of ours.
+    #[must_use]
+    pub fn named(kind: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|known| known.kind == kind)
+    }
+
     /// The kind of an object, if it is one of ours.
     #[must_use]
     pub fn of(object: &DynamicObject) -> Option<&'static Self> {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use decide::{Record, Seen, Step, Timing, decide};
 
 use crate::client::Gate;
+use crate::endpoint::Health;
 use crate::metrics::Metrics;
 
 /// The lease was lost or could not be renewed in time.
@@ -53,16 +54,19 @@ pub struct Elector {
     pub gate: Gate,
     /// Where it says whether it leads.
     pub metrics: Arc<Metrics>,
+    /// Where it says that the election goes on.
+    pub health: Health,
 }
 
 impl Elector {
     /// Waits until this process leads; the gate is open then. None when `token` was cancelled before.
-    pub async fn elected(&self, alive: &(dyn Fn() + Sync), token: &CancellationToken) -> Option<()> {
+    pub async fn elected(&self, token: &CancellationToken) -> Option<()> {
         let mut seen = Seen::default();
         loop {
-            alive();
+            self.health.alive();
             match self.attempt(&mut seen).await {
                 Ok(true) => {
+                    self.health.leads();
                     self.metrics.leads(true);
                     tracing::info!(lease = %self.name, identity = %self.identity, "this process leads");
                     return Some(());
@@ -83,19 +87,20 @@ impl Elector {
     ///
     /// # Errors
     /// When it is lost: nothing may be written any more, and the gate is shut.
-    pub async fn keep(&self, alive: &(dyn Fn() + Sync), token: &CancellationToken) -> Result<(), Lost> {
+    pub async fn keep(&self, token: &CancellationToken) -> Result<(), Lost> {
         let mut seen = Seen::default();
         let mut why = "it was not renewed".to_owned();
         loop {
             let left = self.gate.left(Instant::now());
-            if left.is_zero() {
-                return Err(self.lost(why));
-            }
             tokio::select! {
                 () = tokio::time::sleep(self.timing.retry.min(left)) => {}
                 () = token.cancelled() => return Ok(()),
             }
-            alive();
+            // A process that was frozen wakes here, and does not ask for what may be another's.
+            if self.gate.left(Instant::now()).is_zero() {
+                return Err(self.lost(why));
+            }
+            self.health.alive();
             match self.attempt(&mut seen).await {
                 Ok(true) => {}
                 Ok(false) => return Err(self.lost("another process holds it".to_owned())),
@@ -150,10 +155,12 @@ impl Elector {
     async fn attempt(&self, seen: &mut Seen) -> Result<bool, kube::Error> {
         let asked = Instant::now();
         // An attempt that takes longer than the deadline would prove nothing.
-        match timeout(self.timing.renew_deadline.min(ATTEMPT), self.step(seen, asked)).await {
-            Ok(result) => result,
-            Err(_) => Err(kube::Error::Service("the API server did not answer in time".into())),
-        }
+        let leads = match timeout(self.timing.renew_deadline.min(ATTEMPT), self.step(seen, asked)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(kube::Error::Service("the API server did not answer in time".into())),
+        };
+        self.health.answered();
+        Ok(leads)
     }
 
     async fn step(&self, seen: &mut Seen, asked: Instant) -> Result<bool, kube::Error> {

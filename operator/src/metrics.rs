@@ -42,6 +42,13 @@ struct ConditionLabel {
     status: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PermissionLabel {
+    verb: String,
+    resource: String,
+    namespace: String,
+}
+
 /// What is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -60,6 +67,7 @@ pub struct Metrics {
     older_images: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
     licensed_hosts: LicensedHosts,
+    missing_permissions: Family<PermissionLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -81,6 +89,7 @@ impl Default for Metrics {
             older_images: Gauge::default(),
             conditions: Family::default(),
             licensed_hosts: LicensedHosts::default(),
+            missing_permissions: Family::default(),
         };
         metrics.registered()
     }
@@ -142,6 +151,11 @@ impl Metrics {
             self.conditions.clone(),
         );
         registry.register_collector(Box::new(self.licensed_hosts.clone()));
+        registry.register(
+            "missing_permissions",
+            "Permissions that the operator needs and does not have (1)",
+            self.missing_permissions.clone(),
+        );
         self
     }
 
@@ -199,6 +213,20 @@ impl Metrics {
     pub fn condition(&self, condition: &'static str, status: &'static str, resources: usize) {
         let gauge = self.conditions.get_or_create(&ConditionLabel { condition, status });
         gauge.set(i64::try_from(resources).unwrap_or(i64::MAX));
+    }
+
+    /// Says whether the operator has a permission that it needs; only what it lacks is shown.
+    pub fn permission(&self, verb: &str, resource: &str, namespace: &str, granted: bool) {
+        let label = PermissionLabel {
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        if granted {
+            self.missing_permissions.remove(&label);
+        } else {
+            self.missing_permissions.get_or_create(&label).set(1);
+        }
     }
 
     /// The text that Prometheus reads, with what is known only now.

@@ -36,6 +36,8 @@ pub struct Unreadable {
     pub name: String,
     /// What the API server said, and what to do.
     pub why: String,
+    /// Whether only people can end it, since a permission is missing.
+    pub forbidden: bool,
 }
 
 /// Names of what a spec refers to.
@@ -153,6 +155,19 @@ impl Objects {
     #[must_use]
     pub fn has_config_map(&self, name: &str) -> bool {
         matches!(self.config_maps.get(name), Some(Ok(Some(_))))
+    }
+
+    /// What could not be read.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+        let all = self.secrets.values().chain(self.config_maps.values());
+        all.filter_map(|read| read.as_ref().err())
+    }
+
+    /// Whether something was looked for and is not there: it may come soon, as where all is applied in one go.
+    #[must_use]
+    pub fn lacks_any(&self) -> bool {
+        let mut all = self.secrets.values().chain(self.config_maps.values());
+        all.any(|read| matches!(read, Ok(None)))
     }
 
     /// Whether the Secret was looked for and there is none.

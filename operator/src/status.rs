@@ -124,7 +124,10 @@ pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsH
         .filter(|condition| unseen.contains(&condition.type_.as_str()))
         .cloned();
     let mut conditions: Vec<Condition> = kept.collect();
-    let generation = host.metadata.generation;
+    let generation = match sight.paused && is_behind(host) {
+        true => before.observed_generation,
+        false => host.metadata.generation,
+    };
     for verdict in verdicts {
         if !conditions.iter().any(|kept| kept.type_ == verdict.kind) {
             conditions.push(condition(verdict, &before.conditions, generation, now));
@@ -166,6 +169,28 @@ pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsH
     status
 }
 
+/// Conditions of a resource that this version cannot read, beside those that others gave it.
+#[must_use]
+pub fn unreadable(before: &[Condition], why: &str, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+    let message =
+        format!("this operator cannot read the resource: {why}; correct it, or install the CRD of this version");
+    let verdicts = [
+        verdict(kind::READY, Some(false), reason::INVALID_SPEC, message.as_str()),
+        verdict(kind::RECONCILING, Some(false), reason::INVALID_SPEC, ""),
+        verdict(kind::STALLED, Some(true), reason::INVALID_SPEC, message.as_str()),
+    ];
+    let mut conditions: Vec<Condition> = verdicts
+        .into_iter()
+        .map(|verdict| condition(verdict, before, generation, now))
+        .collect();
+    let others = before
+        .iter()
+        .filter(|other| conditions.iter().all(|ours| ours.type_ != other.type_));
+    let others: Vec<Condition> = others.cloned().collect();
+    conditions.extend(others);
+    conditions
+}
+
 /// Conditions about what was not looked at yet, since the operator has just started: what stands of them is kept, so that a
 /// restart neither writes nor tells anything that did not change.
 fn unseen(host: &OfficeKmsHost, sight: &Sight) -> Vec<&'static str> {
@@ -181,6 +206,37 @@ fn unseen(host: &OfficeKmsHost, sight: &Sight) -> Vec<&'static str> {
         unseen.extend([kind::DNS_PUBLISHED, kind::CLIENTS_BYPASS_RELAY]);
     }
     unseen
+}
+
+/// Whether the stored status calls people for this reason.
+#[must_use]
+pub fn is_stalled(host: &OfficeKmsHost, reason: &str) -> bool {
+    let conditions = host.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == kind::STALLED && condition.status == "True" && condition.reason == reason)
+}
+
+/// Whether a paused resource was not carried out before the pause: then nobody says that it is as its spec says, and its
+/// status is still about the generation before.
+fn is_behind(host: &OfficeKmsHost) -> bool {
+    let Some(before) = &host.status else { return true };
+    let ready = before
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind::READY);
+    // Pods may have become ready since; what was in the way of the children still is.
+    let carried_out = ready.is_some_and(|ready| {
+        ready.status == "True"
+            || [
+                reason::PROGRESSING,
+                reason::REPLICAS_NOT_READY,
+                reason::LEDGER_NOT_READY,
+                reason::ROLLOUT_STUCK,
+            ]
+            .contains(&ready.reason.as_str())
+    });
+    before.observed_generation != host.metadata.generation || !carried_out
 }
 
 struct Readiness {
@@ -221,6 +277,14 @@ fn readiness(host: &OfficeKmsHost, sight: &Sight) -> Readiness {
             false,
             reason::CLEANING_UP,
             format!("DNS records are being taken away {left}"),
+        );
+    }
+    if sight.paused && is_behind(host) {
+        return is(
+            false,
+            false,
+            reason::PAUSED,
+            "the present spec was not carried out before changes were stopped".to_owned(),
         );
     }
     let Some(running) = &sight.deployment else {

@@ -249,7 +249,8 @@ fn referred(resource: &Resource, found: &mut Findings<'_>) {
 fn seen(host: &OfficeKmsHost, found: &mut Findings<'_>) {
     let observed = host.status.as_ref().and_then(|status| status.observed_generation);
     match (observed, host.metadata.generation) {
-        (None, _) => found.add(
+        // The API server begins a status with generation -1, so that tools do not take a new resource for one that is ready.
+        (None | Some(..0), _) => found.add(
             State::Wrong,
             "status",
             "no operator has looked at it",

@@ -176,7 +176,7 @@ pub enum TsigAlgorithm {
 pub struct DnsEndpointPublisher {
     /// Labels of the DNSEndpoint, for external-dns instances that select by label.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub labels: std::collections::BTreeMap<String, String>,
 }
 

@@ -57,7 +57,7 @@ pub struct ServiceSpec {
 
     /// Annotations of the Service, for the load balancer's controller.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 16384}))]
     pub annotations: BTreeMap<String, String>,
 
     /// `Local` (default) keeps the clients' addresses, on which limits and routing rest; `Cluster` spreads over nodes

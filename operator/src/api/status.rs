@@ -9,8 +9,11 @@ use super::dns::{Rfc2136Publisher, WindowsDnsPublisher};
 /// What the operator saw of an [`super::OfficeKmsHost`].
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+// A resource that no operator has looked at yet is otherwise taken for one that is as it should be: kstatus knows nothing of
+// one without a status.
+#[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct OfficeKmsHostStatus {
-    /// Generation of the spec that this status is about.
+    /// Generation of the spec that this status is about; -1 before an operator has looked at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -23,10 +26,12 @@ pub struct OfficeKmsHostStatus {
 
     /// Host replicas that exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub replicas: Option<i32>,
 
     /// Host replicas that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ready_replicas: Option<i32>,
 
     /// Label selector of the replicas' pods, for autoscalers.
@@ -106,16 +111,16 @@ pub struct Endpoint {
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
     /// Highest current count of the hosts that answer.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub current: i64,
 
     /// Largest required count N of the products.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub required: i64,
 
     /// Distinct clients that the replicas saw in 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub clients: Option<i64>,
 }
 
@@ -137,12 +142,12 @@ pub struct LicensedHostStatus {
 
     /// Its current count, absent when it shows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub current_count: Option<i64>,
 
     /// Its largest required count N.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub required_count: Option<i64>,
 
     /// Operating system caption.

@@ -83,6 +83,14 @@ pub enum ApplyError {
         /// What the API server said.
         said: String,
     },
+    /// Somebody else wrote the object at the same moment.
+    #[error("the {kind} {name} was changed by somebody else at the same moment; it is tried again")]
+    Conflict {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// It could not be asked, or could not answer.
     #[error("cannot {verb} the {kind} {name} now")]
     Unavailable {
@@ -136,6 +144,10 @@ impl ApplyError {
                 resource: kind.resource_name(),
                 advice,
             },
+            409 => Self::Conflict {
+                kind: kind.kind,
+                name: name.to_owned(),
+            },
             400 | 403 | 413 | 415 | 422 => Self::Refused {
                 kind: kind.kind,
                 name: name.to_owned(),
@@ -163,6 +175,7 @@ impl ApplyError {
             Self::Taken { .. } => reason::NAME_TAKEN,
             Self::NoKind { .. } => reason::KIND_MISSING,
             Self::Refused { .. } => reason::REFUSED,
+            Self::Conflict { .. } => reason::CONTESTED,
             Self::Unavailable { .. } => reason::API_UNAVAILABLE,
             Self::UnknownKind(_) | Self::NoJson(_) => reason::DEFECT,
         }
@@ -171,6 +184,9 @@ impl ApplyError {
     /// Whether only people can end it, so that trying again soon is of no use.
     #[must_use]
     pub fn needs_people(&self) -> bool {
-        !matches!(self, Self::Unavailable { .. } | Self::NamespaceEnds { .. })
+        !matches!(
+            self,
+            Self::Unavailable { .. } | Self::Conflict { .. } | Self::NamespaceEnds { .. }
+        )
     }
 }

@@ -1,16 +1,18 @@
 //! Keys and passwords that nobody gave: generated once, never again, never overwritten.
 //!
 //! They are created and never applied: a Secret that exists is left as it is, whatever is in it. If it lacks a key that
-//! is needed, that is told, because a new ledger key would make all that was recorded unreadable.
+//! is needed, that is told, because a new ledger key would make all that was recorded unreadable. Only whether it goes with
+//! its resource follows the deletion policy at any time.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use secrecy::zeroize::Zeroizing;
 
-use super::common::{Component, metadata};
+use super::common::{Component, labels, metadata, owner};
 use super::{names, references};
 use crate::api::{DeletionPolicy, OfficeKmsHost};
 use crate::secrets::Objects;
@@ -101,16 +103,40 @@ pub fn generate(host: &OfficeKmsHost, wanted: &Wanted, fill: Fill<'_>) -> Result
         data.insert((*key).to_owned(), ByteString(text.as_bytes().to_vec()));
     }
     let mut metadata = metadata(host, wanted.name.clone(), wanted.component);
-    if host.spec.deletion_policy == DeletionPolicy::Retain {
-        // Without an owner it stays, and a resource of the same name finds it again.
-        metadata.owner_references = None;
-    }
+    metadata.owner_references = Some(owned(host)).filter(|owners| !owners.is_empty());
     Ok(Secret {
         metadata,
         type_: Some("Opaque".to_owned()),
         data: Some(data),
         ..Secret::default()
     })
+}
+
+/// The resource as the owner of its generated Secrets. Without an owner they stay, and a resource of the same name finds
+/// them again.
+fn owned(host: &OfficeKmsHost) -> Vec<OwnerReference> {
+    match host.spec.deletion_policy {
+        DeletionPolicy::Delete => owner(host).into_iter().collect(),
+        DeletionPolicy::Retain => Vec::new(),
+    }
+}
+
+/// The owners that a generated Secret should have and does not: the deletion policy changed, or it was kept for a resource
+/// of this name. None when all is well, and when the Secret is not one that was generated for this name or has another
+/// controller.
+#[must_use]
+pub fn owners(host: &OfficeKmsHost, wanted: &Wanted, found: &ObjectMeta) -> Option<Vec<OwnerReference>> {
+    let generated = labels(host, wanted.component);
+    let has = |(name, value): (&String, &String)| found.labels.as_ref().and_then(|all| all.get(name)) == Some(value);
+    let current = found.owner_references.clone().unwrap_or_default();
+    let ours = |reference: &OwnerReference| Some(&reference.uid) == host.metadata.uid.as_ref();
+    let another = |reference: &OwnerReference| reference.controller == Some(true) && !ours(reference);
+    if !generated.iter().all(has) || current.iter().any(another) {
+        return None;
+    }
+    let others = current.iter().filter(|reference| !ours(reference)).cloned();
+    let should: Vec<_> = others.chain(owned(host)).collect();
+    (should != current).then_some(should)
 }
 
 /// 32 random bytes in hex: a key that kms-host reads, and a password that needs no quoting anywhere.
@@ -123,4 +149,57 @@ fn random_hex(fill: Fill<'_>) -> Result<Zeroizing<String>, NoRandomness> {
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::build::fixtures;
+
+    fn host(policy: &str) -> OfficeKmsHost {
+        fixtures::host(json!({"rehearsal": {}, "deletionPolicy": policy}))
+    }
+
+    fn keys(of: &OfficeKmsHost) -> (Wanted, ObjectMeta) {
+        let wanted = generated(of).remove(0);
+        let secret = generate(of, &wanted, &mut |buffer| {
+            buffer.fill(7);
+            Ok(())
+        });
+        (wanted, secret.expect("bytes").metadata)
+    }
+
+    #[test]
+    fn generated_secrets_go_with_the_resource_or_stay_as_its_policy_says_now() {
+        let (delete, retain) = (host("Delete"), host("Retain"));
+        let (wanted, owned) = keys(&delete);
+        let (_, kept) = keys(&retain);
+        assert_eq!(owners(&delete, &wanted, &owned), None);
+        assert_eq!(owners(&retain, &wanted, &kept), None);
+        assert_eq!(owners(&retain, &wanted, &owned), Some(Vec::new()));
+        assert_eq!(owners(&delete, &wanted, &kept), owned.owner_references);
+    }
+
+    #[test]
+    fn a_secret_that_was_not_generated_or_is_another_s_is_never_owned() {
+        let delete = host("Delete");
+        let (wanted, mut found) = keys(&host("Retain"));
+        let reference = |controller: bool| -> OwnerReference {
+            let value: Value =
+                json!({"apiVersion": "v1", "kind": "Some", "name": "a", "uid": "another", "controller": controller});
+            serde_json::from_value(value).expect("a reference")
+        };
+        found.owner_references = Some(vec![reference(true)]);
+        assert_eq!(owners(&delete, &wanted, &found), None);
+        found.owner_references = Some(vec![reference(false)]);
+        assert_eq!(
+            owners(&delete, &wanted, &found).map(|owners| owners.len()),
+            Some(2),
+            "who is beside us stays"
+        );
+        found.labels = None;
+        assert_eq!(owners(&delete, &wanted, &found), None, "somebody made it by hand");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::ResourceExt as _;
 
 use super::queue::{Cause, Key};
-use crate::api::OfficeKmsHost;
+use crate::api::{GROUP, OfficeKmsHost};
 
 /// All resources that are watched.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Hosts {
         }
         let same = before.metadata.uid == host.metadata.uid
             && before.metadata.generation == host.metadata.generation
-            && before.metadata.annotations == host.metadata.annotations
+            && ours(&before).eq(ours(&host))
             && before.metadata.deletion_timestamp == host.metadata.deletion_timestamp
             && before.metadata.finalizers == host.metadata.finalizers;
         match same {
@@ -111,6 +111,13 @@ impl Hosts {
     }
 }
 
+/// Annotations that ask something of the operator. What others note beside them is nothing to look at.
+fn ours(host: &OfficeKmsHost) -> impl Iterator<Item = (&String, &String)> {
+    let prefix = format!("{GROUP}/");
+    let all = host.metadata.annotations.iter().flatten();
+    all.filter(move |(name, _)| name.starts_with(&prefix))
+}
+
 fn is_newer(host: &OfficeKmsHost, than: &OfficeKmsHost) -> bool {
     let version = |host: &OfficeKmsHost| host.resource_version().and_then(|version| version.parse::<u64>().ok());
     match (version(host), version(than)) {
@@ -144,5 +151,12 @@ mod tests {
         assert_eq!(hosts.put(host(1, 1, 0)), None, "the past is no news");
         assert_eq!(hosts.put(host(3, 1, 5)), Some(Cause::Seen));
         assert_eq!(hosts.put(host(4, 2, 5)), Some(Cause::Asked));
+        let noted = |version, name: &str| {
+            let mut host = host(version, 2, 5);
+            host.metadata.annotations = Some([(name.to_owned(), "true".to_owned())].into());
+            host
+        };
+        assert_eq!(hosts.put(noted(5, "example.com/seen")), None, "a note for others");
+        assert_eq!(hosts.put(noted(6, "officekms.io/paused")), Some(Cause::Asked));
     }
 }

@@ -16,11 +16,13 @@ pub mod events;
 pub mod facts;
 pub mod hosts;
 pub mod outside;
+mod permissions;
 pub mod queue;
 mod reconcile;
 pub mod replicas;
 pub mod run;
 pub mod secrets;
+mod unreadable;
 pub mod upgrade;
 mod upkeep;
 pub mod watch;
@@ -36,6 +38,7 @@ pub use reconcile::reconcile;
 
 use crate::api::{OfficeKmsHost, PAUSED_ANNOTATION};
 use crate::apply::Applier;
+use crate::client::Gate;
 use crate::endpoint::Health;
 use crate::licensing::link::Ledgers;
 use crate::metrics::Metrics;
@@ -105,6 +108,8 @@ pub struct Parts {
     pub replicas_every: Duration,
     /// Directory for secrets with which ledgers are opened.
     pub scratch: PathBuf,
+    /// The gate of the election, for what is written outside of the cluster.
+    pub gate: Gate,
 }
 
 impl Context {
@@ -124,6 +129,7 @@ impl Context {
             &parts.metrics,
             &parts.queue,
             parts.replicas_every,
+            &parts.gate,
         );
         Self {
             events: Events::start(parts.client.clone(), parts.instance, Arc::clone(&parts.metrics)),
@@ -151,4 +157,16 @@ pub fn is_paused(host: &OfficeKmsHost) -> bool {
     annotations
         .and_then(|all| all.get(PAUSED_ANNOTATION))
         .is_some_and(|value| value == "true")
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -15,6 +15,7 @@ use super::queue::{Cause, Key as QueueKey, Queue};
 use super::replicas::{self, Replicas};
 use super::secrets::FromCluster;
 use crate::api::OfficeKmsHost;
+use crate::client::Gate;
 use crate::dns::cluster::Zones;
 use crate::dns::resource::{self as dns, Cleaned, FINALIZER};
 use crate::dns::round::Limits;
@@ -58,9 +59,16 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// None yet. Outcomes wake `queue`; `every` is how often replicas are asked.
+    /// None yet. Outcomes wake `queue`; `every` is how often replicas are asked; what is written passes `gate`.
     #[must_use]
-    pub fn new(client: &Client, ledgers: Ledgers, metrics: &Metrics, queue: &Queue, every: Duration) -> Self {
+    pub fn new(
+        client: &Client,
+        ledgers: Ledgers,
+        metrics: &Metrics,
+        queue: &Queue,
+        every: Duration,
+        gate: &Gate,
+    ) -> Self {
         let queue = queue.clone();
         let wake: Wake = Arc::new(move |key: &Key| {
             let key = QueueKey {
@@ -69,12 +77,17 @@ impl Outside {
             };
             queue.trigger(&key, Cause::Seen);
         });
+        let limits = Limits {
+            gate: gate.clone(),
+            ..Limits::default()
+        };
         Self {
-            zones: Zones::new(client.clone(), Limits::default(), Arc::clone(&wake)),
+            zones: Zones::new(client.clone(), limits, Arc::clone(&wake)),
             hosts: Hosts::new(
                 client.clone(),
                 ledgers,
                 metrics.licensed_hosts().clone(),
+                gate.clone(),
                 Arc::clone(&wake),
             ),
             cleaning: Looks::new("clean-up", Arc::clone(&wake)),

@@ -1,32 +1,32 @@
 //! The way of one resource: read, validate, build, apply, prune, status.
 
+mod end;
+mod inputs;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt as _;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::children::ChildId;
 use super::facts::Facts;
-use super::outside::{Seen, has_zones};
+use super::outside::Seen;
 use super::queue::{Cause, Key, Next};
-use super::secrets::FromCluster;
 use super::upgrade::{self, Made};
 use super::upkeep::Memory;
-use super::{Context, is_paused};
+use super::{Context, chain, is_paused};
 use crate::api::{OfficeKmsHost, OfficeKmsHostStatus};
 use crate::apply::{ApplyError, Done, FIELD_MANAGER, Verb, Wish};
 use crate::build::{self, Inputs, names, references};
 use crate::conditions::reason;
-use crate::dns::resource::FINALIZER;
-use crate::kinds::{ChildKind, KINDS};
-use crate::secrets::Objects;
+use crate::kinds::{ChildKind, HOST_STATUS};
 use crate::settings::Settings;
 use crate::status::{self, Running, Sight, Trouble};
 use crate::validate;
@@ -51,6 +51,7 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
     let before = context.memory(|all| all.entry(key.clone()).or_default().host.replace(Arc::clone(&host)));
     if let Some(before) = before.filter(|before| before.metadata.uid != host.metadata.uid) {
         context.outside.forget(&before);
+        context.memory(|all| all.insert(key.clone(), Memory::of(Arc::clone(&host))));
     }
     let service = match context
         .children
@@ -78,6 +79,8 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
         troubles: Vec::new(),
         settled: true,
         older: false,
+        again: false,
+        made: Vec::new(),
     };
     if host.metadata.deletion_timestamp.is_some() {
         return work.end(seen, paused).await;
@@ -87,6 +90,7 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
     } else {
         work.carry_out(&seen).await;
     }
+    work.notice_lies();
     let fight = work.memory(|memory| memory.fight(Instant::now()));
     if let Some((what, _)) = &fight {
         let message = format!(
@@ -101,10 +105,11 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
     }
     match written {
         Err(error) => {
-            tracing::warn!(%error, object.r#ref = %key, "the status could not be written");
+            tracing::warn!(error = chain(&error), object.r#ref = %key, "the status could not be written");
             context.metrics.failed(error.reason());
             (Next::Retry, "failed")
         }
+        Ok(_) if work.again && !retry => (Next::Retry, "conflict"),
         Ok(_) if retry => {
             let first = work.troubles.first();
             tracing::warn!(
@@ -167,6 +172,10 @@ struct Work<'a> {
     settled: bool,
     /// Whether it keeps default images that are older than the operator's.
     older: bool,
+    /// Somebody else was faster with an object: what is in the way is over at once.
+    again: bool,
+    /// Secrets that were generated in this look.
+    made: Vec<String>,
 }
 
 impl<'a> Work<'a> {
@@ -186,6 +195,12 @@ impl<'a> Work<'a> {
 
     fn failed(&mut self, error: &ApplyError) {
         self.settled = false;
+        if let ApplyError::Conflict { .. } = error {
+            tracing::debug!(object.r#ref = %self.key, %error, "somebody else was faster");
+            self.context.metrics.failed(error.reason());
+            self.again = true;
+            return;
+        }
         self.trouble(error.reason(), chain(error), error.needs_people());
     }
 
@@ -199,9 +214,6 @@ impl<'a> Work<'a> {
 
     /// Makes the children as the spec says.
     async fn carry_out(&mut self, seen: &Seen) {
-        for (reason, message) in self.context.watches.problems(&self.key.namespace) {
-            self.trouble(reason, message, true);
-        }
         if let Err(problem) = validate::check(self.host) {
             self.settled = false;
             self.trouble(reason::INVALID_SPEC, problem.to_string(), true);
@@ -212,11 +224,24 @@ impl<'a> Work<'a> {
             Err(error) => return self.failed(&error),
         };
         let inputs = self.inputs().await;
+        self.settle_owners().await;
         let built = build::children(self.host, &settings, inputs.as_ref().unwrap_or(&Inputs::unread()));
         let objects = match built {
             Ok(objects) => objects,
             Err(error) => return self.trouble(reason::DEFECT, chain(&error), true),
         };
+        let kinds: BTreeSet<_> = objects
+            .iter()
+            .filter_map(|object| object.types.as_ref().map(|types| types.kind.as_str()))
+            .collect();
+        // A kind that nobody asks for may well be out of sight: a cluster without monitoring need not permit it.
+        let unseen = self
+            .context
+            .watches
+            .problems(&self.key.namespace, |kind| kinds.contains(kind));
+        for (reason, message) in unseen {
+            self.trouble(reason, message, true);
+        }
         let mut wanted = BTreeSet::new();
         for object in &objects {
             let wish = match Wish::new(object) {
@@ -299,78 +324,11 @@ impl<'a> Work<'a> {
         if known.is_some() || self.context.watches.shows(kind, namespace) {
             return Ok(known.and_then(|child| child.made_with));
         }
-        let Some(kind) = KINDS.iter().find(|known| known.kind == kind) else {
+        let Some(kind) = ChildKind::named(kind) else {
             return Ok(None);
         };
         let there = self.context.applier.look_up(namespace, kind, name).await?;
         Ok(there.and_then(|child| child.made_with))
-    }
-
-    /// What the spec refers to, with keys made that nobody gave. None when something is missing.
-    async fn inputs(&mut self) -> Option<Inputs> {
-        let generation = self.generation();
-        if let Some(inputs) = self.memory(|memory| memory.inputs(generation, Instant::now())) {
-            return Some(inputs);
-        }
-        let secrets = FromCluster::new(&self.context.client, &self.key.namespace);
-        let names = references::names(self.host);
-        let mut objects = Objects::read(&secrets, &names).await;
-        let missing = build::secrets::missing(self.host, &objects);
-        if !missing.is_empty() {
-            for wanted in &missing {
-                if let Err(error) = self.generate(wanted).await {
-                    self.failed(&error);
-                }
-            }
-            objects = Objects::read(&secrets, &names).await;
-        }
-        match Inputs::resolve(self.host, &objects) {
-            Ok(inputs) => {
-                self.memory(|memory| memory.keep(generation, Instant::now(), inputs.clone()));
-                Some(inputs)
-            }
-            Err(problems) => {
-                let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                self.settled = false;
-                self.trouble(reason::MISSING_REFERENCE, told.join("; "), true);
-                None
-            }
-        }
-    }
-
-    /// Creates a Secret that nobody gave. One that came into being meanwhile is left as it is.
-    async fn generate(&self, wanted: &build::secrets::Wanted) -> Result<(), ApplyError> {
-        let mut fill = |buffer: &mut [u8]| getrandom::fill(buffer);
-        let secret = build::secrets::generate(self.host, wanted, &mut fill).map_err(|error| ApplyError::Refused {
-            kind: "Secret",
-            name: wanted.name.clone(),
-            said: error.to_string(),
-        })?;
-        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
-        match api
-            .create(
-                &PostParams {
-                    field_manager: Some(FIELD_MANAGER.to_owned()),
-                    ..PostParams::default()
-                },
-                &secret,
-            )
-            .await
-        {
-            Ok(_) => {
-                self.context.metrics.wrote("Secret", "create");
-                tracing::info!(object.r#ref = %self.key, secret = %wanted.name, "keys that nobody gave were generated, once");
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
-            Err(error) => Err(ApplyError::of(
-                error,
-                Verb::Create,
-                secret_kind(),
-                &self.key.namespace,
-                &wanted.name,
-            )),
-        }
     }
 
     /// Removes children that the spec does not want any more.
@@ -379,7 +337,7 @@ impl<'a> Work<'a> {
             if child.deleting || wanted.contains(&(kind, name.clone())) {
                 continue;
             }
-            let Some(kind) = KINDS.iter().find(|known| known.kind == kind) else {
+            let Some(kind) = ChildKind::named(kind) else {
                 continue;
             };
             if let Err(error) = self
@@ -389,109 +347,6 @@ impl<'a> Work<'a> {
                 .await
             {
                 self.failed(&error);
-            }
-        }
-    }
-
-    /// Holds the resource back from deletion as long as something of it is outside of the cluster.
-    async fn set_finalizer(&mut self, seen: &Seen) {
-        let there = self
-            .host
-            .metadata
-            .finalizers
-            .iter()
-            .flatten()
-            .any(|name| name == FINALIZER);
-        let wanted = match &seen.dns {
-            Some(outcome) => outcome.finalizer,
-            // Not looked at yet: as it is.
-            None if has_zones(self.host) => there,
-            None => false,
-        };
-        if there == wanted {
-            return;
-        }
-        if let Err(error) = self.patch_finalizer(wanted).await {
-            self.failed(&error);
-        }
-    }
-
-    async fn patch_finalizer(&self, wanted: bool) -> Result<(), ApplyError> {
-        let others = self
-            .host
-            .metadata
-            .finalizers
-            .iter()
-            .flatten()
-            .filter(|name| *name != FINALIZER);
-        let finalizers: Vec<&str> = others.map(String::as_str).chain(wanted.then_some(FINALIZER)).collect();
-        // With the version that this was decided on: somebody else's finalizer is never lost.
-        let patch = json!({"metadata": {"resourceVersion": self.host.resource_version(), "finalizers": finalizers}});
-        let api: Api<OfficeKmsHost> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
-        match api
-            .patch(&self.key.name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-        {
-            Ok(host) => {
-                self.context.metrics.wrote("OfficeKmsHost", "patch");
-                self.context.hosts.put(host);
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(ApplyError::of(
-                error,
-                Verb::Patch,
-                host_kind(),
-                &self.key.namespace,
-                &self.key.name,
-            )),
-        }
-    }
-
-    /// A resource that is being deleted: children go with it by their owner references, outside state by its task.
-    async fn end(&mut self, seen: Seen, paused: bool) -> (Next, &'static str) {
-        let ours = self
-            .host
-            .metadata
-            .finalizers
-            .iter()
-            .flatten()
-            .any(|name| name == FINALIZER);
-        if !ours {
-            return (
-                Next::After {
-                    again: self.context.resync,
-                    hold: TOGETHER,
-                },
-                "gone",
-            );
-        }
-        if seen.cleaned.as_ref().is_some_and(|cleaned| cleaned.done) {
-            return match self.patch_finalizer(false).await {
-                Ok(()) => (
-                    Next::After {
-                        again: self.context.resync,
-                        hold: TOGETHER,
-                    },
-                    "gone",
-                ),
-                Err(error) => {
-                    tracing::warn!(%error, object.r#ref = %self.key, "the finalizer could not be removed");
-                    (Next::Retry, "failed")
-                }
-            };
-        }
-        match self.write_status(seen, paused).await {
-            Ok(_) => (
-                Next::After {
-                    again: ON_ITS_WAY,
-                    hold: TOGETHER,
-                },
-                "progressing",
-            ),
-            Err(error) => {
-                tracing::warn!(%error, object.r#ref = %self.key, "the status could not be written");
-                (Next::Retry, "failed")
             }
         }
     }
@@ -509,6 +364,16 @@ impl<'a> Work<'a> {
             }),
             _ => None,
         }
+    }
+
+    /// Counts a status that is not as this process left it among what somebody changes.
+    fn notice_lies(&mut self) {
+        self.memory(|memory| {
+            let stored = self.host.status.as_ref();
+            if memory.said().is_some_and(|said| !status::is_written(stored, said)) {
+                memory.repaired("the status of this resource".to_owned(), Instant::now());
+            }
+        });
     }
 
     /// Writes the status if it differs.
@@ -541,6 +406,7 @@ impl<'a> Work<'a> {
         };
         let wanted = status::status(self.host, &sight, Timestamp::now());
         if status::is_written(self.host.status.as_ref(), &wanted) {
+            self.memory(|memory| memory.say(wanted.clone()));
             return Ok(wanted);
         }
         let patch = json!({
@@ -557,14 +423,22 @@ impl<'a> Work<'a> {
                     self.context.events.send(&host, notice);
                 }
                 self.context.hosts.put(host);
+                self.memory(|memory| memory.say(wanted.clone()));
                 Ok(wanted)
             }
-            // It went, or another of its name came: the watch tells.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(wanted),
+            // It went: the watch tells.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(wanted),
+            // Another of its name came, and the watch tells; or somebody else wrote at the same moment, and what is stored
+            // may not be what was seen.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                self.context.metrics.failed(reason::CONTESTED);
+                self.again = true;
+                Ok(wanted)
+            }
             Err(error) => Err(ApplyError::of(
                 error,
                 Verb::Patch,
-                host_status_kind(),
+                &HOST_STATUS,
                 &self.key.namespace,
                 &self.key.name,
             )),
@@ -572,54 +446,6 @@ impl<'a> Work<'a> {
     }
 }
 
-fn secret_kind() -> &'static ChildKind {
-    static SECRET: ChildKind = ChildKind {
-        group: "",
-        version: "v1",
-        kind: "Secret",
-        plural: "secrets",
-        watched: crate::kinds::Watched::ByName,
-        absent: None,
-    };
-    &SECRET
-}
-
-fn host_kind() -> &'static ChildKind {
-    static HOST: ChildKind = ChildKind {
-        group: crate::api::GROUP,
-        version: "v1alpha1",
-        kind: "OfficeKmsHost",
-        plural: "officekmshosts",
-        watched: crate::kinds::Watched::Whole,
-        absent: None,
-    };
-    &HOST
-}
-
-fn host_status_kind() -> &'static ChildKind {
-    static STATUS: ChildKind = ChildKind {
-        group: crate::api::GROUP,
-        version: "v1alpha1",
-        kind: "OfficeKmsHost",
-        plural: "officekmshosts/status",
-        watched: crate::kinds::Watched::Whole,
-        absent: None,
-    };
-    &STATUS
-}
-
 fn is_ready(condition: &Condition) -> bool {
     condition.type_ == "Ready" && condition.status == "True"
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use kube::{Api, Config};
+use kube::{Api, Client, Config};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use super::children::Children;
 use super::hosts::Hosts;
 use super::queue::Queue;
 use super::upgrade::Turns;
-use super::{Context, Parts, reconcile, watch};
+use super::{Context, Parts, permissions, reconcile, watch};
 use crate::client::{self, Gate};
 use crate::endpoint::{self, Health};
 use crate::leader::{Elector, Timing};
@@ -91,8 +91,19 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
             metrics.encode(queue.depth(), hosts.len(), children.len())
         })
     };
-    let serving = token.child_token();
+    // Not a child of `token`: probes and metrics are answered until the work has ended.
+    let serving = CancellationToken::new();
     tokio::spawn(endpoint::serve(listener, health.clone(), encode, serving.clone()));
+    let _until_the_end = serving.drop_guard();
+    // It asks what this process may do, which changes nothing: it may ask before it leads.
+    let asking = client::connect(&config, Gate::open(), Arc::clone(&metrics))
+        .context("the API server cannot be reached as configured")?;
+    tokio::spawn(permissions::watch(
+        asking.clone(),
+        options.settings.watch_namespaces.clone(),
+        options.election.as_ref().map(|election| election.namespace.clone()),
+        Arc::clone(&metrics),
+    ));
 
     let gate = if options.election.is_some() {
         Gate::default()
@@ -101,17 +112,15 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
     };
     let elector = match &options.election {
         None => None,
-        Some(election) => Some(elector(&config, election, &options, &gate, &metrics)?),
+        // The lease is what opens the gate: its own client has none.
+        Some(election) => Some(elector(asking, election, &options, &gate, &metrics, &health)?),
     };
     if let Some(elector) = &elector {
-        let alive = alive(&health);
-        // One that stands by is ready: it could lead.
-        health.ready(true);
-        if elector.elected(&alive, &token).await.is_none() {
+        if elector.elected(&token).await.is_none() {
             return Ok(());
         }
-        health.ready(false);
     } else {
+        health.leads();
         metrics.leads(true);
     }
 
@@ -130,11 +139,12 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
         resync: options.resync,
         replicas_every: options.replicas_every,
         scratch: options.scratch.clone(),
+        gate,
     }));
     let work = work(Arc::clone(&context), options.workers, token.clone(), options.grace);
     let kept = async {
         match &elector {
-            Some(elector) => elector.keep(&alive(&health), &token).await,
+            Some(elector) => elector.keep(&token).await,
             None => loop {
                 health.alive();
                 tokio::select! {
@@ -159,7 +169,6 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
     if let Some(elector) = &elector {
         elector.release().await;
     }
-    serving.cancel();
     Ok(())
 }
 
@@ -167,17 +176,13 @@ async fn never() {
     std::future::pending::<()>().await;
 }
 
-fn alive(health: &Health) -> impl Fn() + use<> {
-    let health = health.clone();
-    move || health.alive()
-}
-
 fn elector(
-    config: &Config,
+    client: Client,
     election: &Election,
     options: &Options,
     gate: &Gate,
     metrics: &Arc<Metrics>,
+    health: &Health,
 ) -> anyhow::Result<Elector> {
     if !election.timing.is_safe() {
         bail!(
@@ -185,9 +190,6 @@ fn elector(
             client::UNACKNOWLEDGED.as_secs()
         );
     }
-    // The lease is what opens the gate: its own client has none.
-    let client = client::connect(config, Gate::open(), Arc::clone(metrics))
-        .context("the API server cannot be reached as configured")?;
     Ok(Elector {
         leases: Api::namespaced(client, &election.namespace),
         namespace: election.namespace.clone(),
@@ -196,6 +198,7 @@ fn elector(
         timing: election.timing,
         gate: gate.clone(),
         metrics: Arc::clone(metrics),
+        health: health.clone(),
     })
 }
 

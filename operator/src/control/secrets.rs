@@ -4,6 +4,9 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 
+use super::chain;
+use crate::apply::{ApplyError, Verb};
+use crate::kinds::{CONFIG_MAP, ChildKind, SECRET};
 use crate::secrets::{Data, ReadSecrets, Unreadable, config_map_data, secret_data};
 
 /// Reads from the API server.
@@ -11,6 +14,7 @@ use crate::secrets::{Data, ReadSecrets, Unreadable, config_map_data, secret_data
 pub struct FromCluster {
     secrets: Api<Secret>,
     config_maps: Api<ConfigMap>,
+    namespace: String,
 }
 
 impl FromCluster {
@@ -20,22 +24,18 @@ impl FromCluster {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
             config_maps: Api::namespaced(client.clone(), namespace),
+            namespace: namespace.to_owned(),
         }
     }
-}
 
-fn unreadable(kind: &'static str, name: &str, error: kube::Error) -> Unreadable {
-    let why = match error {
-        kube::Error::Api(status) if status.code == 403 => {
-            format!("the operator lacks the permission to get it: {}", status.message)
+    fn unreadable(&self, kind: &'static ChildKind, name: &str, error: kube::Error) -> Unreadable {
+        let error = ApplyError::of(error, Verb::Get, kind, &self.namespace, name);
+        Unreadable {
+            kind: kind.kind,
+            name: name.to_owned(),
+            why: chain(&error),
+            forbidden: matches!(error, ApplyError::Forbidden { .. }),
         }
-        kube::Error::Api(status) => status.message,
-        error => error.to_string(),
-    };
-    Unreadable {
-        kind,
-        name: name.to_owned(),
-        why,
     }
 }
 
@@ -46,7 +46,7 @@ impl ReadSecrets for FromCluster {
                 .secrets
                 .get_opt(name)
                 .await
-                .map_err(|error| unreadable("Secret", name, error))?;
+                .map_err(|error| self.unreadable(&SECRET, name, error))?;
             Ok(found.map(secret_data))
         })
     }
@@ -57,7 +57,7 @@ impl ReadSecrets for FromCluster {
                 .config_maps
                 .get_opt(name)
                 .await
-                .map_err(|error| unreadable("ConfigMap", name, error))?;
+                .map_err(|error| self.unreadable(&CONFIG_MAP, name, error))?;
             Ok(found.map(config_map_data))
         })
     }

@@ -4,13 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::OfficeKmsHost;
+use crate::api::status::OfficeKmsHostStatus;
+use crate::api::{DeletionPolicy, OfficeKmsHost};
 use crate::build::Inputs;
 
 /// Repairs within this time are counted.
 const WINDOW: Duration = Duration::from_secs(120);
 /// So many repairs are a fight.
 const FIGHT: usize = 5;
+/// A fight is over when nothing had to be put back for so long. Longer than what is seen is held in a fight, so that one
+/// that goes on is never taken for over.
+const CALM: Duration = Duration::from_secs(25);
+/// How long what is missing may be on its way, as where all is applied in one go, before people are called.
+const GRACE: Duration = Duration::from_secs(30);
 /// How long what was read of Secrets is used, when all was well.
 const FRESH: Duration = Duration::from_secs(30);
 
@@ -19,11 +25,25 @@ const FRESH: Duration = Duration::from_secs(30);
 pub(super) struct Memory {
     repairs: VecDeque<(Instant, String)>,
     inputs: Option<(i64, Instant, Inputs)>,
+    /// Since when something that the spec names is not there.
+    lacking: Option<Instant>,
+    /// The generated Secrets whose owners are as this policy wants them.
+    owned: Option<(DeletionPolicy, Vec<String>)>,
+    /// The status that was written last, or found as it should be.
+    said: Option<OfficeKmsHostStatus>,
     /// The resource as it was at the last look: what is outside is known by it.
     pub(super) host: Option<Arc<OfficeKmsHost>>,
 }
 
 impl Memory {
+    /// Of a resource that is seen for the first time.
+    pub(super) fn of(host: Arc<OfficeKmsHost>) -> Self {
+        Self {
+            host: Some(host),
+            ..Self::default()
+        }
+    }
+
     /// Notes what was put back.
     pub(super) fn repaired(&mut self, what: String, now: Instant) {
         self.repairs.push_back((now, what));
@@ -41,7 +61,10 @@ impl Memory {
         {
             self.repairs.pop_front();
         }
-        let (_, what) = self.repairs.back()?;
+        let (last, what) = self.repairs.back()?;
+        if now.saturating_duration_since(*last) > CALM {
+            return None;
+        }
         let hold = Duration::from_secs(2 * u64::try_from(self.repairs.len()).unwrap_or(u64::MAX));
         (self.repairs.len() >= FIGHT).then(|| (what.clone(), hold))
     }
@@ -55,6 +78,35 @@ impl Memory {
     /// Keeps what was read.
     pub(super) fn keep(&mut self, generation: i64, now: Instant, inputs: Inputs) {
         self.inputs = Some((generation, now, inputs));
+        self.lacking = None;
+    }
+
+    /// Whether something that the spec names and that is not there, as was just seen, may still be on its way.
+    pub(super) fn may_come(&mut self, now: Instant) -> bool {
+        let since = *self.lacking.get_or_insert(now);
+        now.saturating_duration_since(since) < GRACE
+    }
+
+    /// Whether the owners of these generated Secrets are as `policy` wants them.
+    pub(super) fn has_owned(&self, policy: DeletionPolicy, names: &[String]) -> bool {
+        self.owned
+            .as_ref()
+            .is_some_and(|(of, known)| *of == policy && known == names)
+    }
+
+    /// Notes that the owners of these generated Secrets are as `policy` wants them.
+    pub(super) fn own(&mut self, policy: DeletionPolicy, names: Vec<String>) {
+        self.owned = Some((policy, names));
+    }
+
+    /// Notes the status that was written, or found as it should be.
+    pub(super) fn say(&mut self, status: OfficeKmsHostStatus) {
+        self.said = Some(status);
+    }
+
+    /// The status as this process left it.
+    pub(super) fn said(&self) -> Option<&OfficeKmsHostStatus> {
+        self.said.as_ref()
     }
 }
 
@@ -77,6 +129,24 @@ mod tests {
         let (what, hold) = memory.fight(begin + Duration::from_secs(5)).expect("a fight");
         assert!(what.contains("kubectl-edit"));
         assert_eq!(hold, Duration::from_secs(10));
-        assert_eq!(memory.fight(begin + Duration::from_secs(126)), None, "it ended");
+        assert!(memory.fight(begin + Duration::from_secs(30)).is_some());
+        assert_eq!(memory.fight(begin + Duration::from_secs(31)), None, "it ended");
+        memory.repaired("again".into(), begin + Duration::from_secs(40));
+        assert!(
+            memory.fight(begin + Duration::from_secs(40)).is_some(),
+            "and is known when it begins anew"
+        );
+        assert_eq!(memory.fight(begin + Duration::from_secs(161)), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_waited_for_a_while_and_anew_once_it_was_there() {
+        let mut memory = Memory::default();
+        let begin = Instant::now();
+        assert!(memory.may_come(begin));
+        assert!(memory.may_come(begin + Duration::from_secs(29)));
+        assert!(!memory.may_come(begin + Duration::from_secs(30)));
+        memory.keep(1, begin + Duration::from_secs(40), Inputs::unread());
+        assert!(memory.may_come(begin + Duration::from_secs(50)));
     }
 }

@@ -11,14 +11,14 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 
-use super::Context;
 use super::facts::Facts;
 use super::hosts;
 use super::queue::{Cause, Key};
-use crate::api::{GROUP, OfficeKmsHost};
+use super::{Context, chain, unreadable};
+use crate::api::OfficeKmsHost;
 use crate::apply::{ApplyError, Verb};
 use crate::build::common::MANAGED_BY;
-use crate::kinds::{ChildKind, KINDS, Watched};
+use crate::kinds::{ChildKind, HOST, KINDS, Watched};
 
 /// How a watch is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,16 +30,6 @@ struct State {
 /// How the watches are.
 #[derive(Debug, Default)]
 pub struct Watches(Mutex<BTreeMap<(String, String), State>>);
-
-/// The resources themselves, among the children's kinds.
-static HOSTS: ChildKind = ChildKind {
-    group: GROUP,
-    version: "v1alpha1",
-    kind: "OfficeKmsHost",
-    plural: "officekmshosts",
-    watched: Watched::Whole,
-    absent: Some("install the CRD, with the chart or from crds/"),
-};
 
 impl Watches {
     fn set(&self, kind: &ChildKind, scope: &str, change: impl FnOnce(&mut State)) {
@@ -69,19 +59,19 @@ impl Watches {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut of_hosts = states
             .iter()
-            .filter(|((kind, _), _)| kind == HOSTS.kind)
+            .filter(|((kind, _), _)| kind == HOST.kind)
             .map(|(_, state)| state)
             .peekable();
-        of_hosts.peek().is_some() && of_hosts.all(|state| state.synced)
+        of_hosts.peek().is_some() && of_hosts.all(|state| state.synced && state.problem.is_none())
     }
 
-    /// What is wrong with the watches that show `namespace`: reason and message.
+    /// What is wrong with the watches of the kinds that `matter` in `namespace`: reason and message.
     #[must_use]
-    pub fn problems(&self, namespace: &str) -> Vec<(&'static str, String)> {
+    pub fn problems(&self, namespace: &str, matter: impl Fn(&str) -> bool) -> Vec<(&'static str, String)> {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = states
             .iter()
-            .filter(|((_, scope), _)| scope.is_empty() || scope == namespace);
+            .filter(|((kind, scope), _)| matter(kind) && (scope.is_empty() || scope == namespace));
         here.filter_map(|(_, state)| state.problem.clone()).collect()
     }
 }
@@ -94,7 +84,7 @@ pub async fn watch(context: Arc<Context>) {
     };
     let mut all = Vec::new();
     for scope in scopes {
-        context.watches.set(&HOSTS, &scope, |_| {});
+        context.watches.set(&HOST, &scope, |_| {});
         all.push(tokio::spawn(watch_hosts(Arc::clone(&context), scope.clone())));
         for kind in KINDS.iter().filter(|kind| kind.watched != Watched::ByName) {
             context.watches.set(kind, &scope, |_| {});
@@ -112,17 +102,13 @@ fn api(context: &Context, resource: &ApiResource, scope: &str) -> Api<DynamicObj
 }
 
 async fn watch_hosts(context: Arc<Context>, scope: String) {
-    let api = api(&context, &HOSTS.resource(), &scope);
+    let api = api(&context, &HOST.resource(), &scope);
     let mut listed: HashSet<Key> = HashSet::new();
     let stream = watcher::watcher(api, watcher::Config::default());
     let take = |object: DynamicObject, listed: &mut HashSet<Key>| {
         // One that this version cannot read must not take the others' watch with it.
-        let name = format!(
-            "{}/{}",
-            object.metadata.namespace.as_deref().unwrap_or_default(),
-            object.metadata.name.as_deref().unwrap_or_default()
-        );
-        match object.try_parse::<OfficeKmsHost>() {
+        let read = serde_json::to_value(&object).and_then(serde_json::from_value::<OfficeKmsHost>);
+        match read {
             Ok(host) => {
                 let key = hosts::key(&host);
                 listed.insert(key.clone());
@@ -132,7 +118,15 @@ async fn watch_hosts(context: Arc<Context>, scope: String) {
             }
             Err(error) => {
                 context.metrics.failed(crate::conditions::reason::INVALID_SPEC);
-                tracing::error!(object.r#ref = %name, %error, "the resource cannot be read: is the CRD of another version installed?");
+                let key = Key {
+                    namespace: object.metadata.namespace.clone().unwrap_or_default(),
+                    name: object.metadata.name.clone().unwrap_or_default(),
+                };
+                tracing::error!(object.r#ref = %key, %error, "the resource cannot be read: is the CRD of another version installed?");
+                // What was known of it is the past.
+                context.hosts.remove(&key);
+                context.queue.trigger(&key, Cause::Asked);
+                tokio::spawn(unreadable::tell(Arc::clone(&context), key, object, chain(&error)));
             }
         }
     };
@@ -140,7 +134,7 @@ async fn watch_hosts(context: Arc<Context>, scope: String) {
         context.hosts.remove(key);
         context.queue.trigger(key, Cause::Asked);
     };
-    run(&context, &HOSTS, &scope, stream, |event| match event {
+    run(&context, &HOST, &scope, stream, |event| match event {
         Event::Init => listed.clear(),
         Event::InitApply(object) | Event::Apply(object) => take(object, &mut listed),
         Event::Delete(object) => {
@@ -226,7 +220,7 @@ async fn run<K>(
                     state.synced |= done;
                     state.problem = None;
                 });
-                context.health.ready(context.watches.sees_hosts());
+                context.health.sees(context.watches.sees_hosts());
             }
             Err(error) => {
                 context.metrics.watch_broke(kind.kind);
@@ -248,7 +242,7 @@ fn broke(context: &Context, kind: &'static ChildKind, scope: &str, error: watche
     // An optional kind that the cluster does not have: there is nothing to see.
     if matches!(&error, kube::Error::Api(status) if status.code == 404)
         && kind.absent.is_some()
-        && kind.kind != HOSTS.kind
+        && kind.kind != HOST.kind
     {
         context.watches.set(kind, scope, |state| state.synced = true);
         return;
@@ -261,11 +255,12 @@ fn broke(context: &Context, kind: &'static ChildKind, scope: &str, error: watche
     } else {
         tracing::warn!(kind = kind.kind, namespace, error = %said, "a watch broke and begins anew");
     }
-    let before = context.watches.problems(scope);
+    let before = context.watches.problems(scope, |_| true);
     context.watches.set(kind, scope, |state| {
         state.problem = lasting.then(|| (problem.reason(), problem.to_string()));
     });
-    if before != context.watches.problems(scope) {
+    context.health.sees(context.watches.sees_hosts());
+    if before != context.watches.problems(scope, |_| true) {
         for key in context.hosts.keys(scope) {
             context.queue.trigger(&key, Cause::Seen);
         }

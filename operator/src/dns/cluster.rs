@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::resource::{Cleaned, FINALIZER, Outcome, Session, clean_up, visit};
 use super::round::Limits;
 use super::target::{ServiceFacts, facts};
-use crate::api::OfficeKmsHost;
+use crate::api::{DeletionPolicy, OfficeKmsHost};
 use crate::looks::{Key, Looks, Seen, Wake, about};
 use crate::secrets::ReadSecrets;
 
@@ -157,7 +158,9 @@ impl Zones {
             let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
             let there = live.items.iter().find(|live| live.name_any() == name);
             let same = there.is_some_and(|live| {
-                live.data.get("spec") == object.get("spec") && holds(&json!(live.metadata.labels), &labels)
+                live.data.get("spec") == object.get("spec")
+                    && holds(&json!(live.metadata.labels), &labels)
+                    && owns(host, &live.metadata) == goes_with(host)
             });
             if !same {
                 let forced = PatchParams::apply(MANAGER).force();
@@ -176,7 +179,7 @@ impl Zones {
     }
 }
 
-/// The object with the labels of our children and its owner.
+/// The object with the labels of our children and, unless records are to stay, its owner.
 fn labelled(host: &OfficeKmsHost, object: &Value) -> Value {
     let mut object = object.clone();
     let name = host.name_any();
@@ -192,12 +195,23 @@ fn labelled(host: &OfficeKmsHost, object: &Value) -> Value {
         if let Some(labels) = labels.as_object_mut() {
             labels.extend(own.map(|(label, value)| (label.to_owned(), json!(value))));
         }
+        let owner = host.controller_owner_ref(&()).filter(|_| goes_with(host));
         metadata.insert(
             "ownerReferences".to_owned(),
-            json!(host.controller_owner_ref(&()).into_iter().collect::<Vec<_>>()),
+            json!(owner.into_iter().collect::<Vec<_>>()),
         );
     }
     object
+}
+
+/// Whether records go with their resource.
+fn goes_with(host: &OfficeKmsHost) -> bool {
+    host.spec.deletion_policy == DeletionPolicy::Delete
+}
+
+fn owns(host: &OfficeKmsHost, child: &ObjectMeta) -> bool {
+    let mut owners = child.owner_references.iter().flatten();
+    owners.any(|owner| Some(&owner.uid) == host.metadata.uid.as_ref())
 }
 
 /// Whether `all` has what `some` has.
@@ -229,6 +243,9 @@ mod tests {
             "ours go before the user's"
         );
         assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u1");
+        let mut kept = host.clone();
+        kept.spec.deletion_policy = DeletionPolicy::Retain;
+        assert_eq!(labelled(&kept, &object)["metadata"]["ownerReferences"], json!([]));
         assert!(holds(&json!({"a": 1, "b": 2}), &json!({"a": 1})));
         assert!(!holds(&json!({"a": 1}), &json!({"a": 2})));
     }

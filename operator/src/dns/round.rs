@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::presence::Action;
 use super::settings::{Zone, ZonePublisher};
+use crate::client::Gate;
 
 /// How a round goes.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Limits {
     pub zone: Duration,
     /// Who is asked for the zone's servers.
     pub resolver: ResolverSource,
+    /// Open as long as this process may change anything.
+    pub gate: Gate,
 }
 
 impl Default for Limits {
@@ -34,6 +37,7 @@ impl Default for Limits {
             exchange: Duration::from_secs(5),
             zone: Duration::from_secs(30),
             resolver: ResolverSource::System,
+            gate: Gate::open(),
         }
     }
 }
@@ -102,7 +106,8 @@ pub async fn round(tasks: &[Task], limits: &Limits) -> Vec<Report> {
 /// Takes every zone's records away; what became of each, in the order of `tasks`.
 pub async fn clean_up(tasks: &[Task], limits: &Limits) -> Vec<Result<(), String>> {
     join_all(tasks.iter().map(|task| async move {
-        let done = timeout(limits.zone, take_away(task, limits)).await;
+        let done = timeout(limits.zone, limits.gate.through(take_away(task, limits))).await;
+        let done = done.map(|carried| carried.unwrap_or_else(|held| Err(held.to_string())));
         done.unwrap_or_else(|_| Err(format!("its servers took more than {} s", limits.zone.as_secs())))
             .map_err(|why| format!("{}: {why}", task.zone.name))
     }))
@@ -147,33 +152,43 @@ async fn one(task: &Task, limits: &Limits, attempted: &AtomicBool, report: &mut 
         return;
     }
     let mut known = None;
-    let done = match &task.zone.publisher {
-        ZonePublisher::Rfc2136 { servers, key, turn } => {
-            let publisher = Rfc2136::new(servers.clone(), key.clone(), limits.exchange).with_turn(turn.clone());
-            let noted = Noted {
-                inner: &publisher,
-                attempted,
-            };
-            act(&noted, task).await
+    let acted = async {
+        match &task.zone.publisher {
+            ZonePublisher::Rfc2136 { servers, key, turn } => {
+                let publisher = Rfc2136::new(servers.clone(), key.clone(), limits.exchange).with_turn(turn.clone());
+                let noted = Noted {
+                    inner: &publisher,
+                    attempted,
+                };
+                act(&noted, task).await
+            }
+            ZonePublisher::WindowsDns(publisher) => {
+                let noted = Noted {
+                    inner: publisher.as_ref(),
+                    attempted,
+                };
+                act(&noted, task).await
+            }
+            // People's zones are only looked at.
+            ZonePublisher::Manual => {
+                let servers = known.insert(servers(task, limits).await).clone();
+                let publisher = Manual::new(servers.unwrap_or_default(), limits.exchange);
+                act(&publisher, task).await
+            }
+            // Whoever has a cluster applies the object.
+            ZonePublisher::DnsEndpoint { .. } => Ok(Done {
+                expected: expected(task),
+                foreign: None,
+            }),
         }
-        ZonePublisher::WindowsDns(publisher) => {
-            let noted = Noted {
-                inner: publisher.as_ref(),
-                attempted,
-            };
-            act(&noted, task).await
+    };
+    let done = match limits.gate.through(acted).await {
+        Ok(done) => done,
+        Err(held) => {
+            report.failure = Some("not_leading");
+            report.message = held.to_string();
+            return;
         }
-        // People's zones are only looked at.
-        ZonePublisher::Manual => {
-            let servers = known.insert(servers(task, limits).await).clone();
-            let publisher = Manual::new(servers.unwrap_or_default(), limits.exchange);
-            act(&publisher, task).await
-        }
-        // Whoever has a cluster applies the object.
-        ZonePublisher::DnsEndpoint { .. } => Ok(Done {
-            expected: expected(task),
-            foreign: None,
-        }),
     };
     let done = match done {
         Ok(done) => done,

@@ -20,6 +20,7 @@ use super::resource::{Outcome, Session, visit};
 use super::round::Memory;
 use super::store::Store;
 use crate::api::OfficeKmsHost;
+use crate::client::Gate;
 use crate::looks::{Key, Looks, Seen, Wake, about};
 use crate::secrets::ReadSecrets;
 
@@ -37,6 +38,7 @@ pub struct Hosts {
     ledgers: Arc<Ledgers>,
     claims: Arc<Claims>,
     metrics: LicensedHosts,
+    gate: Gate,
 }
 
 impl std::fmt::Debug for Hosts {
@@ -51,9 +53,9 @@ struct Kept {
 }
 
 impl Hosts {
-    /// No hosts yet. `wake` is told when there is something new about a resource.
+    /// No hosts yet. What is changed on them passes `gate`; `wake` is told when there is something new about a resource.
     #[must_use]
-    pub fn new(client: Client, ledgers: Ledgers, metrics: LicensedHosts, wake: Wake) -> Self {
+    pub fn new(client: Client, ledgers: Ledgers, metrics: LicensedHosts, gate: Gate, wake: Wake) -> Self {
         Self {
             client,
             looks: Looks::new("licensed hosts", wake),
@@ -61,6 +63,7 @@ impl Hosts {
             ledgers: Arc::new(ledgers),
             claims: Arc::default(),
             metrics,
+            gate,
         }
     }
 
@@ -108,7 +111,7 @@ impl Hosts {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || {
             Arc::new(Kept {
-                session: Session::default(),
+                session: Session::behind(self.gate.clone()),
                 store: SecretStore::new(self.client.clone(), host),
             })
         };

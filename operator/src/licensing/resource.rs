@@ -30,6 +30,7 @@ use super::store::Store;
 use super::visit::{JournalStore, Mode};
 use crate::api::status::{Counts, LicensedHostStatus};
 use crate::api::{OfficeKmsHost, OfficeKmsHostSpec};
+use crate::client::Gate;
 use crate::notice::Notice;
 use crate::secrets::{Objects, ReadSecrets};
 
@@ -76,6 +77,17 @@ pub enum Shared {
     OutOfReach,
     /// It cannot be opened or asked yet: events wait in the logs of the hosts.
     NotYet,
+}
+
+impl Session {
+    /// Of a process that changes something only while `gate` is open.
+    #[must_use]
+    pub fn behind(gate: Gate) -> Self {
+        Self {
+            keeper: Keeper::behind(gate),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a host said last, and when it is asked again.

@@ -24,6 +24,7 @@ use super::plan::Wanted;
 use super::restart::{self, Ended};
 use super::settings::WantedSettings;
 use super::visit::{Change, JournalStore, Mode, Report, Visit, VisitError, visit};
+use crate::client::Gate;
 
 /// Events of the ledger that are compared with those that can have been read before.
 const COMPARED: usize = 20_000;
@@ -110,7 +111,7 @@ pub struct Round {
 }
 
 /// Clients and what was seen through them, for one resource.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Keeper {
     hosts: Mutex<BTreeMap<String, Arc<Kept>>>,
     duplicates: Mutex<Duplicates>,
@@ -118,6 +119,14 @@ pub struct Keeper {
     proven: Mutex<BTreeSet<(String, String)>>,
     /// Rounds of one resource do not overlap.
     turn: AsyncMutex<()>,
+    /// Open as long as this process may change anything.
+    gate: Gate,
+}
+
+impl Default for Keeper {
+    fn default() -> Self {
+        Self::behind(Gate::open())
+    }
 }
 
 #[derive(Debug)]
@@ -155,6 +164,18 @@ struct Visited {
 }
 
 impl Keeper {
+    /// Of a process that changes something only while `gate` is open.
+    #[must_use]
+    pub fn behind(gate: Gate) -> Self {
+        Self {
+            hosts: Mutex::default(),
+            duplicates: Mutex::default(),
+            proven: Mutex::default(),
+            turn: AsyncMutex::default(),
+            gate,
+        }
+    }
+
     /// Forgets hosts that are no longer in the spec. Their attempts stay in the journal: a host that comes back must not be
     /// activated anew.
     pub fn keep_only(&self, names: &BTreeSet<&str>, memory: &mut Memory) {
@@ -306,6 +327,7 @@ impl Keeper {
             wanted: &host.wanted,
             settings: &host.settings,
             mode: host.mode,
+            gate: &self.gate,
             now: shared.now,
         };
         let store = Part {
@@ -445,6 +467,7 @@ impl Visited {
             }
             VisitError::Read(ReadError::Facts { .. } | ReadError::Missing { .. }) => "UnreadableAnswer",
             VisitError::Journal { .. } => "JournalUnavailable",
+            VisitError::NotLeading(_) => "NotLeading",
         };
         let message = chain(error).chars().take(1024).collect();
         self.row.outcome = Outcome::Failed { reason, message };

@@ -14,6 +14,7 @@ use super::phone::confirmation_id;
 use super::plan::{Activation, Plan, Reason, Step, Wanted, online_mark, phone_mark, plan};
 use super::products::HostProduct;
 use super::settings::{self, Setting, WantedSettings};
+use crate::client::{Gate, NotLeading};
 
 /// Where the journal is kept. Saving must have reached its store when the future is done.
 pub trait JournalStore: Send + Sync {
@@ -42,6 +43,8 @@ pub struct Visit<'a> {
     pub settings: &'a WantedSettings,
     /// What may be done.
     pub mode: Mode,
+    /// Open as long as this process may change anything.
+    pub gate: &'a Gate,
     /// Now, in milliseconds since the epoch.
     pub now: i64,
 }
@@ -160,6 +163,9 @@ pub enum VisitError {
         #[source]
         source: anyhow::Error,
     },
+    /// A change was held back or cut short. What was begun is in the journal, for who leads now.
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
 }
 
 /// Visits a host. In `Manage` it carries out one step or one change of a setting; the caller comes again for the next.
@@ -181,7 +187,7 @@ pub async fn visit(visit: &Visit<'_>, journal: &mut Journal, store: &dyn Journal
         .find(|(plan, _)| plan.step.is_ours())
     {
         Some((plan, wanted)) => step(visit, plan, wanted, &report.facts, journal, store).await?,
-        None => set(visit, &report, journal).await,
+        None => set(visit, &report, journal).await?,
     };
     let Some(change) = change else { return Ok(report) };
     // The report shows the host as it is now; if it cannot be read any more, as it was.
@@ -251,7 +257,8 @@ async fn step(
     };
     journal.begin(visit.host, product.licence(), kind, &mark, visit.now);
     store.save(journal).await.map_err(failed)?;
-    let outcome = carry_out(visit.client, &facts.service.version, &action).await;
+    let carried = carry_out(visit.client, &facts.service.version, &action);
+    let outcome = visit.gate.through(carried).await?;
     let ended = outcome.as_ref().map_or_else(ended, |()| Outcome::Done);
     journal.end(visit.host, product.licence(), ended);
     // What was begun is saved; that its end is not costs a wait at most.
@@ -314,14 +321,18 @@ fn described(host: &str, product: &HostProduct, kind: Kind, outcome: Result<(), 
 }
 
 /// Changes a setting once: what the host takes and does not show waits for a restart, and is not told again each time.
-async fn set(visit: &Visit<'_>, report: &Report, journal: &mut Journal) -> Option<Change> {
-    let setting = *report.differences.first()?;
+async fn set(visit: &Visit<'_>, report: &Report, journal: &mut Journal) -> Result<Option<Change>, NotLeading> {
+    let Some(setting) = report.differences.first().copied() else {
+        return Ok(None);
+    };
     let what = setting.describe();
-    let outcome = carry_out(visit.client, &report.facts.service.version, &Action::Set(setting)).await;
+    let action = Action::Set(setting);
+    let carried = carry_out(visit.client, &report.facts.service.version, &action);
+    let outcome = visit.gate.through(carried).await?;
     if outcome.is_ok() {
         journal.took(visit.host, setting);
     }
-    Some(match outcome {
+    Ok(Some(match outcome {
         Ok(()) => Change {
             reason: "SettingChanged",
             message: format!("{}: {what}: done; {}", visit.host, settings::AFTER_RESTART),
@@ -332,7 +343,7 @@ async fn set(visit: &Visit<'_>, report: &Report, journal: &mut Journal) -> Optio
             message: format!("{}: {what}: {error}", visit.host),
             failed: true,
         },
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -168,3 +168,49 @@ fn every_reason_is_told_in_the_reference() {
         );
     }
 }
+
+#[test]
+fn a_pause_is_never_taken_for_a_spec_that_was_carried_out() {
+    let paused = |ready| Sight {
+        applied: false,
+        paused: true,
+        ..sight(ready)
+    };
+    let mut host = host();
+    host.status = Some(status(&host, &sight(2), at(1)));
+    let well = status(&host, &paused(2), at(2));
+    assert_eq!(words(&well), ["True", "False", "False"], "nothing was asked for since");
+
+    // The spec changes during the pause.
+    host.status = Some(well);
+    host.metadata.generation = Some(4);
+    let behind = status(&host, &paused(2), at(3));
+    assert_eq!(behind.observed_generation, Some(3));
+    assert_eq!(words(&behind), ["False", "True", "False"]);
+    assert_eq!(find(&behind, "Ready").reason, reason::PAUSED);
+    assert_eq!(find(&behind, "Ready").observed_generation, Some(3));
+    host.status = Some(behind);
+    let still = status(&host, &paused(2), at(4));
+    assert!(is_written(host.status.as_ref(), &still));
+    let goes_on = status(&host, &sight(2), at(5));
+    assert_eq!(goes_on.observed_generation, Some(4));
+    assert_eq!(words(&goes_on), ["True", "False", "False"]);
+
+    // What was in the way before the pause is not gone with it; a rollout may end during it.
+    let mut stalled = sight(2);
+    stalled.troubles.push(Trouble {
+        reason: reason::FORBIDDEN,
+        message: "may not".into(),
+        needs_people: true,
+    });
+    host.status = Some(status(&host, &stalled, at(6)));
+    assert_eq!(words(&status(&host, &paused(2), at(7)))[0], "False");
+    host.status = Some(status(&host, &sight(1), at(8)));
+    assert_eq!(words(&status(&host, &paused(2), at(9)))[0], "True");
+
+    // One that is paused from the beginning is about no generation yet.
+    host.status = None;
+    let never = status(&host, &paused(0), at(10));
+    assert_eq!(never.observed_generation, None);
+    assert_eq!(words(&never)[0], "False");
+}

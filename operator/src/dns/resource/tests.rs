@@ -20,6 +20,7 @@ fn limits() -> Limits {
         exchange: Duration::from_secs(2),
         zone: Duration::from_secs(10),
         resolver: ResolverSource::Servers(Vec::new()),
+        ..Limits::default()
     }
 }
 

@@ -46,6 +46,7 @@ fn limits(resolver: ResolverSource) -> Limits {
         exchange: Duration::from_secs(2),
         zone: Duration::from_secs(10),
         resolver,
+        gate: Gate::open(),
     }
 }
 
@@ -98,4 +99,25 @@ async fn clean_up_is_limited_in_time_and_says_what_is_left() {
     let why = left[0].as_ref().unwrap_err();
     assert!(why.starts_with("corp.example.com: its servers took more than"), "{why}");
     assert_eq!(left[1], Ok(()), "what people entered is theirs");
+}
+
+#[tokio::test]
+async fn one_that_does_not_lead_asks_no_server_for_a_change() {
+    let asked = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tasks = [task(
+        rfc2136(&asked.local_addr().unwrap().to_string(), "c2VjcmV0"),
+        PUBLISH,
+    )];
+    let limits = Limits {
+        gate: Gate::default(),
+        ..limits(ResolverSource::Servers(Vec::new()))
+    };
+    let reports = round(&tasks, &limits).await;
+    assert_eq!(reports[0].failure, Some("not_leading"));
+    let left = clean_up(&tasks, &limits).await;
+    assert!(left[0].as_ref().is_err_and(|why| why.contains("does not lead")));
+    assert!(
+        futures::FutureExt::now_or_never(asked.accept()).is_none(),
+        "nobody came"
+    );
 }

@@ -101,6 +101,7 @@ async fn go(host: &Host, wanted: &Wanted, mode: Mode, journal: &mut Journal, now
         wanted,
         settings: &settings,
         mode,
+        gate: &Gate::open(),
         now,
     };
     let saved = Saved::default();
@@ -354,10 +355,47 @@ async fn a_missing_pack_is_told_and_nothing_is_begun_without_a_journal() {
         wanted: std::slice::from_ref(&wanted),
         settings: &settings,
         mode: Mode::Manage,
+        gate: &Gate::open(),
         now: 0,
     };
     let error = visit(&subject, &mut Journal::default(), &Broken).await.unwrap_err();
     assert!(matches!(error, VisitError::Journal { .. }));
     let report = go(&host, &wanted, Mode::Observe, &mut Journal::default(), 0).await;
     assert_eq!(report.plans[0].reason, Reason::KeyMissing);
+}
+
+#[tokio::test]
+async fn one_that_does_not_lead_changes_no_host() {
+    let host = host("").await;
+    let wanted = wanted("REHEARSAL-OFFICE2016-A1B2C", Activation::Online);
+    let asked = |settings: &WantedSettings, journal: &mut Journal| {
+        let (settings, mut journal) = (settings.clone(), std::mem::take(journal));
+        let (host, wanted) = (&host, &wanted);
+        async move {
+            let subject = Visit {
+                host: "kms01",
+                client: &host.client,
+                wanted: match settings.dns_publishing {
+                    Some(_) => &[],
+                    None => std::slice::from_ref(wanted),
+                },
+                settings: &settings,
+                mode: Mode::Manage,
+                gate: &Gate::default(),
+                now: 0,
+            };
+            visit(&subject, &mut journal, &Saved::default()).await
+        }
+    };
+    let setting = WantedSettings {
+        dns_publishing: Some(false),
+        ..WantedSettings::default()
+    };
+    for settings in [WantedSettings::default(), setting] {
+        let held = asked(&settings, &mut Journal::default()).await;
+        assert!(matches!(held, Err(VisitError::NotLeading(_))), "{held:?}");
+    }
+    let report = go(&host, &wanted, Mode::Observe, &mut Journal::default(), 0).await;
+    assert_eq!(report.plans[0].reason, Reason::KeyMissing);
+    assert!(!report.differences.is_empty(), "the setting is as it was");
 }
