@@ -1,5 +1,8 @@
 //! A Kubernetes control plane (etcd and an API server, no nodes) from `KUBEBUILDER_ASSETS`, with its state in a directory of
 //! its own and on free loopback ports. As many as are wanted run side by side; dropped, each is killed.
+//!
+//! Kubernetes' own controllers run only where a test starts those that it is about ([`ControlPlane::control`]): where none
+//! runs, the test itself says of a Deployment how far it is.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -8,6 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use kube::config::AuthInfo;
 use kube::{Client, Config};
 use rcgen::{CertificateParams, KeyPair};
@@ -15,7 +19,7 @@ use tokio::process::{Child, Command};
 
 /// Directory of the binaries while `KUBEBUILDER_ASSETS` says nothing else.
 const ASSETS: &str = "/usr/local/kubebuilder/bin";
-/// Token of a user who may do everything.
+/// Token of a user who may do everything, and who may act for any other.
 const TOKEN: &str = "whole-system-tests";
 /// How long its parts may take to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,7 +31,46 @@ pub struct ControlPlane {
     apiserver: Child,
     arguments: Vec<String>,
     _etcd: Child,
+    controllers: Option<Child>,
     state: tempfile::TempDir,
+}
+
+/// The group of those who may do everything.
+pub const MASTERS: &str = "system:masters";
+
+/// A request that changed something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Who sent it.
+    pub user: String,
+    /// When the API server got it.
+    pub at: Timestamp,
+    /// `create`, `patch`, `update` or `delete`.
+    pub verb: String,
+    /// Its path.
+    pub uri: String,
+    /// The answer.
+    pub code: i64,
+}
+
+impl Write {
+    fn read(line: &str) -> Option<Self> {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        let text = |path: &str| event.pointer(path).and_then(|value| value.as_str().map(str::to_owned));
+        Some(Self {
+            user: text("/impersonatedUser/username").or(text("/user/username"))?,
+            at: text("/requestReceivedTimestamp")?.parse().ok()?,
+            verb: text("/verb")?,
+            uri: text("/requestURI")?,
+            code: event.pointer("/responseStatus/code")?.as_i64()?,
+        })
+    }
+
+    /// Whether it was carried out.
+    #[must_use]
+    pub fn took_effect(&self) -> bool {
+        self.code < 300
+    }
 }
 
 fn assets() -> PathBuf {
@@ -66,19 +109,63 @@ impl ControlPlane {
         Ok(Client::try_from(self.config.clone())?)
     }
 
+    /// How a client reaches it as another user, of these groups and of all that are authenticated.
+    #[must_use]
+    pub fn config_of(&self, user: &str, groups: &[&str]) -> Config {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        config.auth_info.impersonate_groups = Some(groups.iter().map(|&group| group.to_owned()).collect());
+        config
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Result<SocketAddr> {
+        let authority = self.config.cluster_url.authority().context("an address")?;
+        Ok(authority.as_str().parse()?)
+    }
+
     /// Writes a kubeconfig for programs, and gives its path.
     pub fn kubeconfig(&self) -> Result<PathBuf> {
-        let path = self.state.path().join("kubeconfig");
+        self.write_kubeconfig("kubeconfig", self.address()?, &format!("token: {TOKEN}"))
+    }
+
+    /// The same for another user of these groups, who reaches it at `server`.
+    pub fn kubeconfig_of(&self, user: &str, groups: &[&str], server: SocketAddr) -> Result<PathBuf> {
+        let user_of = format!("token: {TOKEN}, as: '{user}', as-groups: {groups:?}");
+        self.write_kubeconfig(&format!("kubeconfig-{user}"), server, &user_of)
+    }
+
+    fn write_kubeconfig(&self, name: &str, server: SocketAddr, user: &str) -> Result<PathBuf> {
+        let path = self.state.path().join(name);
         let authority = self.state.path().join("tls.crt");
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: t\ncontexts: [{{name: t, context: {{cluster: t, user: t, \
-             namespace: default}}}}]\nclusters: [{{name: t, cluster: {{server: '{}', certificate-authority: {}}}}}]\nusers: \
-             [{{name: t, user: {{token: {TOKEN}}}}}]\n",
-            self.config.cluster_url,
+             namespace: default}}}}]\nclusters: [{{name: t, cluster: {{server: 'https://{server}', certificate-authority: \
+             {}}}}}]\nusers: [{{name: t, user: {{{user}}}}}]\n",
             authority.display()
         );
         fs::write(&path, text)?;
         Ok(path)
+    }
+
+    /// Starts these of Kubernetes' controllers. Where their program is missing, says so instead.
+    pub fn control(&mut self, controllers: &[&str]) -> Result<Option<String>> {
+        let program = assets().join("kube-controller-manager");
+        if !program.exists() {
+            return Ok(Some(format!("there is no {}", program.display())));
+        }
+        let kubeconfig = self.kubeconfig_of("controllers", &[MASTERS], self.address()?)?;
+        self.controllers = Some(spawn(
+            "kube-controller-manager",
+            self.state.path(),
+            &[
+                format!("--kubeconfig={}", kubeconfig.display()),
+                format!("--controllers={}", controllers.join(",")),
+                "--leader-elect=false".to_owned(),
+                "--secure-port=0".to_owned(),
+            ],
+        )?);
+        Ok(None)
     }
 
     async fn attempt() -> Result<Self> {
@@ -111,8 +198,9 @@ impl ControlPlane {
         let accounts_public = file("accounts.pub", &accounts.public_key_pem())?;
         let accounts = file("accounts.key", &accounts.serialize_pem())?;
         let tokens = file("tokens.csv", &format!("{TOKEN},tester,tester,\"system:masters\"\n"))?;
-        let audit = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata, verbs: \
-                     [create, update, patch, delete]}, {level: None}]\n";
+        let audit = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: \
+                     [{level: None, resources: [{group: authorization.k8s.io}]}, \
+                     {level: Metadata, verbs: [create, update, patch, delete]}, {level: None}]\n";
         let audit = file("audit.yaml", audit)?;
         let arguments = vec![
             format!("--etcd-servers=http://{client}"),
@@ -144,6 +232,7 @@ impl ControlPlane {
             apiserver,
             arguments,
             _etcd: etcd,
+            controllers: None,
             state,
         };
         plane.ready().await?;
@@ -183,13 +272,14 @@ impl ControlPlane {
 
     /// Every request that changed something, as `verb uri` of the audit log, oldest first.
     pub fn writes(&self) -> Vec<String> {
+        let all = self.audit().into_iter();
+        all.map(|write| format!("{} {}", write.verb, write.uri)).collect()
+    }
+
+    /// The same with who sent it, when, and what came of it.
+    pub fn audit(&self) -> Vec<Write> {
         let log = fs::read_to_string(self.state.path().join("audit.log")).unwrap_or_default();
-        let line = |line: &str| {
-            let event: serde_json::Value = serde_json::from_str(line).ok()?;
-            let text = |path: &str| event.pointer(path).and_then(|value| value.as_str().map(str::to_owned));
-            Some(format!("{} {}", text("/verb")?, text("/requestURI")?))
-        };
-        log.lines().filter_map(line).collect()
+        log.lines().filter_map(Write::read).collect()
     }
 }
 

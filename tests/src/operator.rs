@@ -1,6 +1,8 @@
-//! The operator in this process, on a control plane of the test.
+//! The operator on a control plane of the test: in this process, or as a process of its own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -17,8 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::ControlPlane;
-use crate::name_server::free_address;
-use crate::peer;
+use crate::program::{Process, free_port, path};
+use crate::{http, peer};
 
 /// How long something may take on a slow, busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -27,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Operator {
     client: Client,
     token: CancellationToken,
-    /// Where it serves probes and metrics.
+    /// Its probes and metrics.
     pub endpoint: SocketAddr,
     /// How it ended.
     pub ended: JoinHandle<Result<()>>,
@@ -50,7 +52,7 @@ impl Operator {
     pub fn start_with(config: Config, instance: &str, election: Option<Election>, settings: Settings) -> Result<Self> {
         let client = Client::try_from(config.clone())?;
         let scratch = tempfile::tempdir()?;
-        let endpoint = free_address()?;
+        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let options = Options {
             settings,
             listen: endpoint,
@@ -78,6 +80,11 @@ impl Operator {
         })
     }
 
+    /// The value of a metric's sample, as [`http::metric`].
+    pub async fn metric(&self, sample: &str) -> Result<f64> {
+        http::metric(self.endpoint, sample).await
+    }
+
     /// Applies an object, as `kubectl apply --server-side` does.
     pub async fn apply(&self, object: &Value) -> Result<()> {
         apply(&self.client, object).await
@@ -101,6 +108,63 @@ impl Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         self.token.cancel();
+    }
+}
+
+/// An operator as a process of its own. Dropped, it is killed.
+pub struct OperatorProcess {
+    /// Its probes and metrics.
+    pub endpoint: SocketAddr,
+    /// The process.
+    pub process: Process,
+    folder: tempfile::TempDir,
+}
+
+impl OperatorProcess {
+    /// Starts the program with a kubeconfig, a name among those that stand for election, and more arguments.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn start(kubeconfig: &Path, instance: &str, arguments: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let mut command = Command::new(path("kms-operator")?);
+        command
+            .env("KUBECONFIG", kubeconfig)
+            .args([
+                "--instance",
+                instance,
+                "--lease-namespace",
+                "default",
+                "--resync-seconds",
+                "2",
+            ])
+            .args(["--listen", &endpoint.to_string()])
+            .arg("--scratch-directory")
+            .arg(folder.path().join("scratch"))
+            .args(arguments);
+        let process = Process::start(&mut command, &folder.path().join("log"))?;
+        Ok(Self {
+            endpoint,
+            process,
+            folder,
+        })
+    }
+
+    /// What it printed.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Whether it says that it is ready.
+    pub async fn is_ready(&self) -> Result<bool> {
+        Ok(http::get(self.endpoint, "/readyz").await?.0.starts_with("HTTP/1.1 200"))
+    }
+
+    /// Whether it says that it leads.
+    pub async fn leads(&self) -> Result<bool> {
+        Ok(http::metric(self.endpoint, "okms_operator_leader").await? > 0.5)
     }
 }
 

@@ -1,145 +1,17 @@
-//! A resource's life on a real API server: no kubelet runs, so the test says of Deployments how far they are.
+//! A resource's life on a real API server.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kms_operator::api::OfficeKmsHost;
-use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kms_operator::rbac;
+use kube::CustomResourceExt as _;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use system_tests::kubernetes::ControlPlane;
-use system_tests::operator::{Operator, cluster};
+use system_tests::operator::{Operator, apply, becomes, cluster};
 use system_tests::replica::eventually;
-
-const NAMESPACE: &str = "office";
-
-/// Long enough for several looks at each resource, in which nothing may be written.
-const LOOKS: Duration = Duration::from_secs(6);
-
-/// Writes in the namespace so far.
-fn writes(plane: &ControlPlane) -> usize {
-    let here = format!("/namespaces/{NAMESPACE}/");
-    plane.writes().iter().filter(|line| line.contains(&here)).count()
-}
-
-struct Story {
-    plane: ControlPlane,
-    client: Client,
-    hosts: Api<OfficeKmsHost>,
-    deployments: Api<Deployment>,
-    services: Api<Service>,
-    operator: Operator,
-}
-
-impl Story {
-    async fn begin(test: &str) -> Result<Option<Self>> {
-        let Some(plane) = cluster(test).await? else {
-            return Ok(None);
-        };
-        let client = plane.client()?;
-        let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
-        Api::<Namespace>::all(client.clone())
-            .create(&PostParams::default(), &namespace)
-            .await?;
-        let operator = Operator::start_as(plane.config.clone(), test, None)?;
-        Ok(Some(Self {
-            hosts: Api::namespaced(client.clone(), NAMESPACE),
-            deployments: Api::namespaced(client.clone(), NAMESPACE),
-            services: Api::namespaced(client.clone(), NAMESPACE),
-            plane,
-            client,
-            operator,
-        }))
-    }
-
-    async fn create(&self, name: &str, more: Value) -> Result<()> {
-        let mut spec = json!({
-            "replicas": 1, "ledger": {"memory": {}},
-            "licensedHosts": [{"name": "kms01", "address": "192.0.2.7"}]
-        });
-        if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
-            spec.extend(more);
-        }
-        let host = serde_json::from_value(json!({
-            "apiVersion": "officekms.io/v1alpha1", "kind": "OfficeKmsHost", "metadata": {"name": name}, "spec": spec
-        }))?;
-        self.hosts.create(&PostParams::default(), &host).await?;
-        Ok(())
-    }
-
-    /// `(status, reason, message)` of a condition.
-    async fn condition(&self, name: &str, type_: &str) -> (String, String, String) {
-        let status = self
-            .hosts
-            .get(name)
-            .await
-            .ok()
-            .and_then(|host| host.status)
-            .unwrap_or_default();
-        let found = status.conditions.into_iter().find(|condition| condition.type_ == type_);
-        found
-            .map(|found| (found.status, found.reason, found.message))
-            .unwrap_or_default()
-    }
-
-    async fn waits_for(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<String> {
-        let what = format!("{name} is {type_}={status} {reason}");
-        let held = eventually(&what, async || {
-            let (is, why, _) = self.condition(name, type_).await;
-            is == status && why == reason
-        })
-        .await;
-        let seen = self.condition(name, type_).await;
-        held.with_context(|| format!("it is {seen:?}"))?;
-        Ok(seen.2)
-    }
-
-    /// Has the Deployment look as if its pods ran.
-    async fn runs(&self, name: &str) -> Result<()> {
-        eventually("the Deployment is there", async || {
-            self.deployments.get(name).await.is_ok()
-        })
-        .await?;
-        let deployment = self.deployments.get(name).await?;
-        let replicas = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
-        let status = json!({"status": {
-            "observedGeneration": deployment.metadata.generation, "replicas": replicas, "updatedReplicas": replicas,
-            "readyReplicas": replicas, "availableReplicas": replicas
-        }});
-        self.deployments
-            .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
-            .await?;
-        Ok(())
-    }
-
-    async fn ready(&self, name: &str) -> Result<()> {
-        self.runs(name).await?;
-        self.waits_for(name, "Ready", "True", "AsSpecified").await.map(drop)
-    }
-
-    /// Waits until nothing is written any more, then over many looks.
-    async fn is_quiet(&self) -> Result<()> {
-        let mut before = writes(&self.plane);
-        for _ in 0..30 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let now = writes(&self.plane);
-            if now == before {
-                break;
-            }
-            before = now;
-        }
-        tokio::time::sleep(LOOKS).await;
-        let log = self.plane.writes();
-        let last = log.iter().rev().take(5).collect::<Vec<_>>();
-        anyhow::ensure!(
-            writes(&self.plane) == before,
-            "a converged resource was written: {last:#?}"
-        );
-        Ok(())
-    }
-}
+use system_tests::story::{LOOKS, NAMESPACE, OPERATOR, Story, grant, namespace, resource};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_becomes_children_is_kept_so_and_costs_no_writes() -> Result<()> {
@@ -171,7 +43,10 @@ async fn a_resource_becomes_children_is_kept_so_and_costs_no_writes() -> Result<
 
     // By hand: a child is deleted, another is changed.
     story.services.delete("kms", &DeleteParams::default()).await?;
-    eventually("the Service is back", async || story.services.get("kms").await.is_ok()).await?;
+    becomes("the Service is back", async || {
+        Ok(story.services.get_opt("kms").await?.is_some())
+    })
+    .await?;
     let change = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}});
     story
         .services
@@ -206,13 +81,11 @@ async fn a_resource_becomes_children_is_kept_so_and_costs_no_writes() -> Result<
     .await?;
 
     // A new operator finds all as it should be.
-    let Story { plane, operator, .. } = story;
-    operator.stop().await?;
-    let before = writes(&plane);
-    let _next = Operator::start_as(plane.config.clone(), "next", None)?;
+    let before = story.writes().len();
+    let story = story.restart().await?;
     tokio::time::sleep(LOOKS).await;
-    let last: Vec<_> = plane.writes().into_iter().rev().take(4).collect();
-    assert_eq!(writes(&plane), before, "a restart writes nothing: {last:#?}");
+    let last: Vec<_> = story.writes().into_iter().rev().take(4).collect();
+    assert_eq!(story.writes().len(), before, "a restart writes nothing: {last:#?}");
     Ok(())
 }
 
@@ -229,6 +102,10 @@ async fn what_is_in_the_way_is_named_and_ends_when_it_is_put_right() -> Result<(
             json!({"ledger": {"memory": {}, "keySecret": {"name": "coming", "key": "k"}}}),
         )
         .await?;
+    let message = story
+        .waits_for("late", "Reconciling", "True", "MissingReference")
+        .await?;
+    assert!(message.contains("coming"), "it may be on its way: {message}");
     let message = story.waits_for("late", "Stalled", "True", "MissingReference").await?;
     assert!(message.contains("coming"), "{message}");
     assert!(
@@ -265,12 +142,89 @@ async fn what_is_in_the_way_is_named_and_ends_when_it_is_put_right() -> Result<(
     story.services.delete("good", &DeleteParams::default()).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(story.services.get_opt("good").await?.is_none());
+    let before = story.hosts.get("good").await?.metadata.generation;
+    story
+        .change("good", json!({"spec": {"service": {"port": 1689}}}))
+        .await?;
+    story.waits_for("good", "Ready", "False", "PausedByAnnotation").await?;
+    let status = story.hosts.get("good").await?.status.unwrap_or_default();
+    assert_eq!(status.observed_generation, before, "the new spec was not carried out");
     story
         .hosts
         .patch("good", &PatchParams::default(), &Patch::Merge(pause(Value::Null)))
         .await?;
-    eventually("the Service is back", async || story.services.get("good").await.is_ok()).await?;
+    becomes("the Service is back", async || {
+        Ok(story.services.get_opt("good").await?.is_some())
+    })
+    .await?;
+    story.ready("good").await?;
+    let host = story.hosts.get("good").await?;
+    assert_eq!(
+        host.status.unwrap_or_default().observed_generation,
+        host.metadata.generation
+    );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_nobody_looked_at_is_not_ready_and_one_that_cannot_be_read_is_told() -> Result<()> {
+    let test = "one_that_nobody_looked_at_is_not_ready_and_one_that_cannot_be_read_is_told";
+    let Some(plane) = cluster(test).await? else {
+        return Ok(());
+    };
+    let client = plane.client()?;
+    namespace(&client, NAMESPACE).await?;
+    let hosts: Api<OfficeKmsHost> = Api::namespaced(client.clone(), NAMESPACE);
+    let new = hosts
+        .create(&PostParams::default(), &resource("kms", json!({}))?)
+        .await?;
+    let status = new.status.unwrap_or_default();
+    assert_eq!(status.observed_generation, Some(-1), "kstatus waits for an operator");
+
+    // The CRD of a version that knows one policy more.
+    let policy = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/deletionPolicy/enum";
+    let mut newer = serde_json::to_value(OfficeKmsHost::crd())?;
+    let policies = newer.pointer_mut(policy).and_then(Value::as_array_mut);
+    policies.context("policies")?.push(json!("Sometimes"));
+    apply(&client, &newer).await?;
+    let kind = kms_operator::kinds::HOST.resource();
+    let unread: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &kind);
+    becomes("the API server knows the policy", async || {
+        let mut newer = serde_json::to_value(resource("newer", json!({}))?)?;
+        if let Some(spec) = newer.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.insert("deletionPolicy".to_owned(), json!("Sometimes"));
+        }
+        let newer: DynamicObject = serde_json::from_value(newer)?;
+        Ok(unread.create(&PostParams::default(), &newer).await.is_ok())
+    })
+    .await?;
+    grant(&client, None, &rbac::in_watched_namespaces()).await?;
+    let operator = Operator::start_as(plane.config_of(OPERATOR, &[]), test, None)?;
+    let story = Story::with(plane, operator).await?;
+    story.ready("kms").await?;
+    becomes("it is told what cannot be read", async || {
+        let newer = unread.get("newer").await?;
+        let conditions = newer.data.pointer("/status/conditions").and_then(Value::as_array);
+        let stalled = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Stalled");
+        Ok(stalled.is_some_and(|stalled| {
+            stalled["status"] == "True"
+                && stalled["reason"] == "InvalidSpec"
+                && stalled["message"]
+                    .as_str()
+                    .is_some_and(|message| message.contains("Sometimes"))
+        }))
+    })
+    .await?;
+    assert!(story.services.get_opt("newer").await?.is_none());
+    story.is_quiet().await?;
+    let known = json!({"spec": {"deletionPolicy": "Retain"}});
+    unread
+        .patch("newer", &PatchParams::default(), &Patch::Merge(&known))
+        .await?;
+    story.ready("newer").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,7 +238,10 @@ async fn an_api_server_that_was_away_is_found_again_and_what_happened_meanwhile_
     tokio::time::sleep(Duration::from_secs(2)).await;
     story.plane.resume().await?;
     story.services.delete("kms", &DeleteParams::default()).await?;
-    eventually("the Service is back", async || story.services.get("kms").await.is_ok()).await?;
+    becomes("the Service is back", async || {
+        Ok(story.services.get_opt("kms").await?.is_some())
+    })
+    .await?;
     story.create("second", json!({})).await?;
     story.ready("second").await
 }
