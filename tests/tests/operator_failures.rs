@@ -74,7 +74,8 @@ async fn what_happened_while_nothing_was_seen_is_found_even_if_the_past_is_forgo
         story.create(name, json!({})).await?;
         story.ready(name).await?;
     }
-    assert_eq!(story.operator.metric("okms_operator_resources").await? as u64, 2);
+    let known = story.operator.metric("okms_operator_resources").await?;
+    assert!((known - 2.0).abs() < 0.5, "{known} resources");
 
     proxy.cut();
     story.services.delete("kms", &DeleteParams::default()).await?;

@@ -43,7 +43,7 @@ pub(super) async fn tell(context: Arc<Context>, key: Key, object: DynamicObject,
         Ok(_) => context.metrics.wrote(HOST.kind, "status"),
         // The watch shows what came of a conflict.
         Err(error) => {
-            tracing::warn!(object.r#ref = %key, %error, "the status of an unreadable resource was not written")
+            tracing::warn!(object.r#ref = %key, %error, "the status of an unreadable resource was not written");
         }
     }
 }

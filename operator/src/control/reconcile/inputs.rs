@@ -27,14 +27,18 @@ impl Work<'_> {
         let names = references::names(self.host);
         let mut objects = Objects::read(&secrets, &names).await;
         let missing = build::secrets::missing(self.host, &objects);
-        if !missing.is_empty() {
-            for wanted in &missing {
-                match self.generate(wanted).await {
-                    Ok(true) => self.made.push(wanted.name.clone()),
-                    Ok(false) => {}
-                    Err(error) => self.failed(&error),
+        let mut anew = false;
+        for wanted in &missing {
+            match self.generate(wanted).await {
+                Ok(Some(secret)) => {
+                    self.made.push(wanted.name.clone());
+                    objects.add_secret(secret);
                 }
+                Ok(None) => anew = true,
+                Err(error) => self.failed(&error),
             }
+        }
+        if anew {
             objects = Objects::read(&secrets, &names).await;
         }
         let mut readable = true;
@@ -115,8 +119,9 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// Creates a Secret that nobody gave. One that came into being meanwhile is left as it is. Whether it was made.
-    async fn generate(&self, wanted: &build::secrets::Wanted) -> Result<bool, ApplyError> {
+    /// Creates a Secret that nobody gave. None when it came into being meanwhile: then it is left as
+    /// it is.
+    async fn generate(&self, wanted: &build::secrets::Wanted) -> Result<Option<Secret>, ApplyError> {
         let mut fill = |buffer: &mut [u8]| getrandom::fill(buffer);
         let secret = build::secrets::generate(self.host, wanted, &mut fill).map_err(|error| ApplyError::Refused {
             kind: "Secret",
@@ -134,12 +139,12 @@ impl Work<'_> {
             )
             .await
         {
-            Ok(_) => {
+            Ok(made) => {
                 self.context.metrics.wrote("Secret", "create");
                 tracing::info!(object.r#ref = %self.key, secret = %wanted.name, "keys that nobody gave were generated, once");
-                Ok(true)
+                Ok(Some(made))
             }
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(false),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(None),
             Err(error) => Err(ApplyError::of(
                 error,
                 Verb::Create,
