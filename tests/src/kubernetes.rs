@@ -152,7 +152,10 @@ impl ControlPlane {
     pub fn control(&mut self, controllers: &[&str]) -> Result<Option<String>> {
         let program = assets().join("kube-controller-manager");
         if !program.exists() {
-            return Ok(Some(format!("there is no {}", program.display())));
+            return Ok(Some(format!(
+                "kube-controller-manager is not in {} (KUBEBUILDER_ASSETS)",
+                assets().display()
+            )));
         }
         let kubeconfig = self.kubeconfig_of("controllers", &[MASTERS], self.address()?)?;
         self.controllers = Some(spawn(
