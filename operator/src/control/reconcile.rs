@@ -33,6 +33,8 @@ use crate::validate;
 
 /// While a resource is on its way, it is looked at so often even if nothing is seen.
 const ON_ITS_WAY: Duration = Duration::from_secs(30);
+/// What is missing and may be on its way is looked for so often.
+const MAY_COME: Duration = Duration::from_secs(5);
 /// What is seen within this time of a look is one look more, not many.
 const TOGETHER: Duration = Duration::from_millis(250);
 
@@ -110,6 +112,13 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
             (Next::Retry, "failed")
         }
         Ok(_) if work.again && !retry => (Next::Retry, "conflict"),
+        Ok(_) if work.only_waits() => (
+            Next::After {
+                again: MAY_COME,
+                hold: TOGETHER,
+            },
+            "progressing",
+        ),
         Ok(_) if retry => {
             let first = work.troubles.first();
             tracing::warn!(
@@ -191,6 +200,12 @@ impl<'a> Work<'a> {
             message,
             needs_people,
         });
+    }
+
+    /// Whether nothing is in the way but what may be on its way.
+    fn only_waits(&self) -> bool {
+        let waits = |trouble: &Trouble| trouble.reason == reason::MISSING_REFERENCE && !trouble.needs_people;
+        !self.troubles.is_empty() && self.troubles.iter().all(waits)
     }
 
     fn failed(&mut self, error: &ApplyError) {
