@@ -35,6 +35,7 @@ fn context(answer: impl Fn(&str, &str) -> (u16, Value) + Clone + Send + 'static)
         replicas_every: Duration::from_secs(60),
         scratch: std::env::temp_dir(),
         gate: Gate::open(),
+        turns: Arc::new(crate::control::upgrade::Turns::new(1)),
     }))
 }
 
