@@ -329,6 +329,7 @@ missingPacks: [OfficeLTSC2024]",
             wanted,
             settings: &WantedSettings::default(),
             mode: Mode::Observe,
+            gate: &Gate::open(),
             now: 0,
         };
         let report = visit(&subject, &mut Journal::default(), &Broken).await.unwrap();
