@@ -330,7 +330,7 @@ mod tests {
         let kms = (KINDS[0].kind, "kms".to_owned());
         let children = Children::default();
         children.put(&KINDS[0], &meta("1", "10"), Facts::None, "");
-        assert_eq!(owned(&children, "u"), [kms.clone()]);
+        assert_eq!(owned(&children, "u"), std::slice::from_ref(&kms));
         assert!(
             children.of("b", "u").is_empty(),
             "children are in their owner's namespace"
