@@ -256,7 +256,7 @@ impl Fleet {
     }
 }
 
-fn is_fresh(fact: &HostFact, fresh_for: Duration, now: Millis) -> bool {
+pub(super) fn is_fresh(fact: &HostFact, fresh_for: Duration, now: Millis) -> bool {
     let age = now.0.saturating_sub(fact.read_at.0);
     u128::try_from(age).map_or(true, |age| age <= fresh_for.as_millis())
 }

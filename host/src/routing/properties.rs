@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::fleet::is_fresh;
 use super::hash::{HashKey, Score};
 use super::*;
 use crate::ledger::{HostFact, Millis, Pseudonym};
@@ -199,7 +200,8 @@ proptest! {
         prop_assert_eq!(tried, eligible);
         prop_assert_eq!(decision.reason == Reason::NoHost, decision.order.is_empty());
         for (at, host) in case.hosts.iter().enumerate() {
-            let licensed = host.fact.as_ref().and_then(|fact| fact.licensed) != Some(false);
+            let fact = host.fact.as_ref().filter(|fact| is_fresh(fact, case.config.facts_fresh_for.get(), NOW));
+            let licensed = fact.and_then(|fact| fact.licensed) != Some(false);
             prop_assert!(!standings[at].eligible || (licensed && !case.ejected[at]));
         }
     }
