@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{HostConfig, Problems, load};
 
 /// How often the file is looked at.
@@ -121,20 +123,38 @@ fn read(file: &Path) -> Result<String, ReadError> {
 }
 
 impl HostConfig {
+    /// The fields that only a restart takes over, and what each says that matters to it.
+    pub fn fixed(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let Self {
+            name,
+            relay,
+            rehearsal,
+            listen,
+            admin,
+            clients: _,
+            ledger,
+            routing: _,
+            drain_grace_period: _,
+            log,
+        } = self;
+        vec![
+            ("name", json!(name)),
+            // What a relay does is taken over; that a replica is one is not.
+            ("relay", json!(relay.is_some())),
+            ("rehearsal", json!(rehearsal)),
+            ("ledger", json!(ledger)),
+            ("listen", json!(listen)),
+            ("admin", json!(admin)),
+            ("log", json!(log)),
+        ]
+    }
+
     /// The fields in which `new` differs and that only a restart takes over.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        [
-            ("name", self.name != new.name),
-            ("relay", self.relay.is_some() != new.relay.is_some()),
-            ("rehearsal", self.rehearsal != new.rehearsal),
-            ("ledger", self.ledger != new.ledger),
-            ("listen", self.listen != new.listen),
-            ("admin", self.admin != new.admin),
-            ("log", self.log != new.log),
-        ]
-        .into_iter()
-        .filter_map(|(field, differs)| differs.then_some(field))
-        .collect()
+        let fields = self.fixed().into_iter().zip(new.fixed());
+        fields
+            .filter_map(|((field, before), (_, after))| (before != after).then_some(field))
+            .collect()
     }
 
     /// What is in use once `new` is taken over while the replica runs. What waits for a restart stays as it is, so that

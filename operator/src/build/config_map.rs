@@ -24,27 +24,14 @@ pub fn build(host: &OfficeKmsHost, config: &HostConfig) -> Result<ConfigMap, Bui
     })
 }
 
-/// A digest of what a running replica can't take over from a changed file (`HostConfig::needs_restart`): pods with the same
-/// digest need no restart. The name is not in it, as each pod has its own.
-///
-/// # Errors
-/// When the configuration can't be written as JSON.
-pub fn restart_digest(config: &HostConfig) -> Result<String, BuildError> {
-    let HostConfig {
-        name: _,
-        relay,
-        rehearsal,
-        listen,
-        admin,
-        clients: _,
-        ledger,
-        routing: _,
-        drain_grace_period: _,
-        log,
-    } = config;
-    let text =
-        serde_json::to_vec(&(relay.is_some(), rehearsal, listen, admin, ledger, log)).map_err(BuildError::Json)?;
-    Ok(short_digest(&Sha256::digest(text)))
+/// A digest of what a running replica can't take over from a changed file ([`HostConfig::fixed`]): pods with the same digest
+/// need no restart. The name is not in it, as each pod has its own.
+pub fn restart_digest(config: &HostConfig) -> String {
+    let mut digest = Sha256::new();
+    for (field, value) in config.fixed().iter().filter(|(field, _)| *field != "name") {
+        digest.update(format!("{field}: {value}\n"));
+    }
+    short_digest(&digest.finalize())
 }
 
 /// 64 bits of a digest: enough to see a change.
