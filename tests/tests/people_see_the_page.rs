@@ -36,6 +36,10 @@ async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -
         "{head}"
     );
     assert!(!body.contains("<b>relay</b>") && body.contains("&lt;b&gt;relay&lt;/b&gt;"));
+    assert!(
+        body.contains("<h2>Ledger</h2>") && !body.contains("No client has been counted"),
+        "the licensed hosts count, not the relay: {body}"
+    );
     for outside in ["<script", "src=", "href=", "url(", "@import"] {
         assert!(!body.contains(outside), "the page is self-contained, but has {outside}");
     }

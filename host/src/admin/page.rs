@@ -88,8 +88,11 @@ fn write(page: &mut String, status: &Status) -> fmt::Result {
     if !status.licensed_hosts.is_empty() {
         licensed_hosts(page, status)?;
     }
-    counts(page, status)?;
-    events(page, &status.ledger.recent_events)?;
+    ledger(page, status)?;
+    // Licensed hosts keep their own events; a relay has none.
+    if status.routing.is_none() {
+        events(page, &status.ledger.recent_events)?;
+    }
     write!(
         page,
         "<footer>officekms {} · configuration generation {} · refreshed every {REFRESH} s</footer></main></body></html>",
@@ -204,15 +207,23 @@ fn licensed_hosts(page: &mut String, status: &Status) -> fmt::Result {
     Ok(())
 }
 
-fn counts(page: &mut String, status: &Status) -> fmt::Result {
-    let ledger = &status.ledger;
-    page.push_str("<div class=\"card\" id=\"counts\"><h2>Counts</h2>");
+/// The counts, which a relay shows beside the licensed hosts that keep them, and how the ledger does.
+fn ledger(page: &mut String, status: &Status) -> fmt::Result {
+    let (ledger, relays) = (&status.ledger, status.routing.is_some());
+    let (id, title) = if relays {
+        ("ledger", "Ledger")
+    } else {
+        ("counts", "Counts")
+    };
+    write!(page, "<div class=\"card\" id=\"{id}\"><h2>{title}</h2>")?;
     if let Some(error) = &ledger.error {
         write!(
             page,
             "<p><span class=\"pill bad\">ledger unavailable</span> {}</p>",
             Escaped(error)
         )?;
+    } else if relays {
+        page.push_str("<p class=\"dim\">It answers.</p>");
     } else if ledger.counts.is_empty() {
         page.push_str("<p class=\"dim\">No client has been counted yet.</p>");
     } else {
