@@ -98,7 +98,7 @@ async fn a_request_for_an_object_is_carried_with_it() -> Result<()> {
             object,
             stub: b"request".as_slice().into(),
         };
-        answered(connection.forward(&call).await?)?;
+        answered(connection.forward(&call, Duration::from_secs(10)).await?)?;
     }
     let carried: Vec<_> = host.calls().into_iter().map(|call| call.object).collect();
     assert_eq!(carried, objects);

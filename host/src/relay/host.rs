@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::health::{Eligibility, Failure, Health};
 use super::patience::{Patience, Share};
@@ -182,10 +182,7 @@ impl LicensedHost {
     }
 
     async fn call_on(&self, mut connection: Connection, call: &Call, share: Share) -> Result<Reply, CallError> {
-        let length = share.length();
-        let reply = timeout(length, connection.forward(call))
-            .await
-            .map_err(|_| CallError::Timeout(length))??;
+        let reply = connection.forward(call, share.length()).await?;
         let now = Instant::now();
         self.took(now.saturating_duration_since(share.from));
         let most = usize::try_from(self.options.pool.max_connections).unwrap_or(1);

@@ -160,8 +160,10 @@ impl Connection {
     pub async fn alter_context(&mut self, proposal: &Proposal) -> Result<BindOutcome, CallError> {
         self.output.clear();
         self.association.propose(proposal, &mut self.output);
-        self.exchange(|association, input| association.outcome(proposal, input))
-            .await
+        self.exchange(self.call_timeout, |association, input| {
+            association.outcome(proposal, input)
+        })
+        .await
     }
 
     /// Makes a call in the bound transfer syntax. `stub` is sent as it is, labelled with `drep`.
@@ -188,19 +190,19 @@ impl Connection {
         if !self.association.request(syntax, opnum, drep, stub, &mut self.output) {
             return Err(CallError::NotAccepted(syntax));
         }
-        self.exchange(ClientAssociation::reply).await
+        self.exchange(self.call_timeout, ClientAssociation::reply).await
     }
 
-    /// Makes the call that a client made, as it made it.
+    /// Makes the call that a client made, as it made it, within this time.
     ///
     /// # Errors
     /// As for [`call_in`](Self::call_in).
-    pub async fn forward(&mut self, call: &Call) -> Result<Reply, CallError> {
+    pub async fn forward(&mut self, call: &Call, within: Duration) -> Result<Reply, CallError> {
         self.output.clear();
         if !self.association.forward(call, &mut self.output) {
             return Err(CallError::NotAccepted(call.syntax));
         }
-        self.exchange(ClientAssociation::reply).await
+        self.exchange(within, ClientAssociation::reply).await
     }
 
     /// Whether the connection can carry another call: the last one ended well, and the server has neither closed it nor
@@ -214,6 +216,7 @@ impl Connection {
 
     async fn exchange<T>(
         &mut self,
+        within: Duration,
         mut answer: impl FnMut(&mut ClientAssociation, &mut BytesMut) -> Result<Option<T>, Misbehaviour>,
     ) -> Result<T, CallError> {
         // Set again by success alone: an abandoned call leaves its reply in the stream.
@@ -226,9 +229,9 @@ impl Connection {
             stream.write_all(output).await.map_err(ReadError::Io)?;
             read_until(stream, input, |input| answer(association, input)).await
         };
-        let reply = timeout(self.call_timeout, exchange)
+        let reply = timeout(within, exchange)
             .await
-            .map_err(|_| CallError::Timeout(self.call_timeout))?;
+            .map_err(|_| CallError::Timeout(within))?;
         let reply = reply.map_err(|error| match error {
             ReadError::Io(source) => CallError::Broken(source),
             ReadError::Misbehaved(source) => CallError::Misbehaved(source),
