@@ -82,6 +82,7 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
         settled: true,
         older: false,
         again: false,
+        changed: false,
         made: Vec::new(),
     };
     if host.metadata.deletion_timestamp.is_some() {
@@ -99,6 +100,13 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
             "somebody changes what the operator applies again and again: {what}; stop it, or pause this resource"
         );
         work.trouble(reason::CONTESTED, message, false);
+    }
+    if work.lets_settle() {
+        let soon = Next::After {
+            again: TOGETHER,
+            hold: TOGETHER,
+        };
+        return (soon, "progressing");
     }
     let retry = work.troubles.iter().any(|trouble| trouble.reason != reason::CONTESTED);
     let written = work.write_status(seen, paused).await;
@@ -183,6 +191,8 @@ struct Work<'a> {
     older: bool,
     /// Somebody else was faster with an object: what is in the way is over at once.
     again: bool,
+    /// A child was made or changed.
+    changed: bool,
     /// Secrets that were generated in this look.
     made: Vec<String>,
 }
@@ -287,7 +297,7 @@ impl<'a> Work<'a> {
                     tracing::info!(object.r#ref = %self.key, what, "a child was put back as it should be");
                     self.memory(|memory| memory.repaired(what, Instant::now()));
                 }
-                Ok(_) => {}
+                Ok(done) => self.changed |= matches!(done, Done::Created | Done::Updated),
                 Err(error) => {
                     let ends = matches!(error, ApplyError::NamespaceEnds { .. });
                     self.failed(&error);
@@ -379,6 +389,13 @@ impl<'a> Work<'a> {
             }),
             _ => None,
         }
+    }
+
+    /// Whether the status waits for the next look, since what was just made or changed is about to say how it is: a status
+    /// that costs the API server as much as all children and holds for a moment is not written.
+    fn lets_settle(&self) -> bool {
+        let changed = self.changed && self.troubles.is_empty() && !self.again;
+        self.memory(|memory| memory.lets_settle(changed))
     }
 
     /// Counts a status that is not as this process left it among what somebody changes.

@@ -31,6 +31,8 @@ pub(super) struct Memory {
     owned: Option<(DeletionPolicy, Vec<String>)>,
     /// The status that was written last, or found as it should be.
     said: Option<OfficeKmsHostStatus>,
+    /// Whether the last look left the status to the next.
+    settling: bool,
     /// The resource as it was at the last look: what is outside is known by it.
     pub(super) host: Option<Arc<OfficeKmsHost>>,
 }
@@ -99,6 +101,13 @@ impl Memory {
         self.owned = Some((policy, names));
     }
 
+    /// Whether the status is left to the next look after a change of children. Not twice in a row: children that are changed
+    /// at each look do not keep the status from people.
+    pub(super) fn lets_settle(&mut self, changed: bool) -> bool {
+        self.settling = changed && !self.settling;
+        self.settling
+    }
+
     /// Notes the status that was written, or found as it should be.
     pub(super) fn say(&mut self, status: OfficeKmsHostStatus) {
         self.said = Some(status);
@@ -137,6 +146,17 @@ mod tests {
             "and is known when it begins anew"
         );
         assert_eq!(memory.fight(begin + Duration::from_secs(161)), None);
+    }
+
+    #[test]
+    fn a_status_is_left_to_the_next_look_but_not_again_and_again() {
+        let mut memory = Memory::default();
+        assert!(!memory.lets_settle(false));
+        assert!(memory.lets_settle(true));
+        assert!(!memory.lets_settle(true), "children that never rest");
+        assert!(memory.lets_settle(true));
+        assert!(!memory.lets_settle(false));
+        assert!(memory.lets_settle(true));
     }
 
     #[test]
