@@ -11,6 +11,7 @@ use kms_operator::api::OfficeKmsHost;
 use kms_operator::build::{self, Inputs};
 use kms_operator::settings::Settings;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::cel::Validator;
 use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
 use serde_json::{Value, json};
 use system_tests::kubernetes::ControlPlane;
@@ -282,60 +283,21 @@ fn refusal<T>(answer: kube::Result<T>) -> Result<String> {
     }
 }
 
-#[tokio::test]
-async fn every_rule_of_the_definition_refuses_what_it_is_there_for() -> Result<()> {
-    let Some((_plane, client)) = cluster("every_rule_of_the_definition_refuses_what_it_is_there_for").await? else {
-        return Ok(());
-    };
-    let hosts = as_yaml_writes_it(&client);
-    let definition = serde_json::to_value(OfficeKmsHost::crd())?;
-    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let mut all = BTreeSet::new();
-    rules(schema, "", &mut all);
-    // The operator alone writes the status; the same types are judged under spec.
-    all.retain(|(path, _)| !path.starts_with(".status"));
-    assert!(all.len() >= 26, "the schema is walked: {all:?}");
-    let mut broken = BTreeSet::new();
-    let mut refused = |path: &str, piece: &str, message: &str| -> Result<()> {
-        let rule = all.iter().find(|(at, text)| at == path && text.contains(piece));
-        let rule = rule.with_context(|| format!("there is a rule `{piece}` at {path}"))?;
-        assert!(message.contains(&rule.1), "{rule:?}: {message}");
-        let others = all
-            .iter()
-            .filter(|(_, text)| !text.is_empty() && *text != rule.1 && message.contains(text.as_str()));
-        assert_eq!(
-            others.collect::<Vec<_>>(),
-            Vec::<&(String, String)>::new(),
-            "only {rule:?} is broken"
-        );
-        broken.insert(rule.clone());
-        Ok(())
-    };
-    for (path, piece, spec) in cases() {
-        let answer = hosts.create(&PostParams::default(), &resource("kms", &spec)?).await;
-        let message = refusal(answer).with_context(|| format!("{path} {piece}: {spec}"))?;
-        refused(path, piece, &message)?;
-    }
-    let good = relay(&json!({}));
-    for (name, piece) in [
+/// Names that no resource may have, each with a piece of the rule's message.
+fn bad_names() -> [(String, &'static str); 2] {
+    [
         ("k".repeat(53), "at most 52 characters"),
         ("9kms".to_owned(), "becomes a Service name"),
-    ] {
-        refused(
-            "",
-            piece,
-            &refusal(hosts.create(&PostParams::default(), &resource(&name, &good)?).await)?,
-        )?;
-    }
-    // Rules about changes.
-    let stored = |storage: Value| relay(&json!({"ledger": {"managed": {"storage": storage}}}));
-    hosts
-        .create(
-            &PostParams::default(),
-            &resource("kept", &stored(json!({"size": "1Gi", "storageClassName": "a"})))?,
-        )
-        .await?;
-    for (path, storage) in [
+    ]
+}
+
+fn stored(storage: &Value) -> Value {
+    relay(&json!({"ledger": {"managed": {"storage": storage}}}))
+}
+
+/// A managed ledger's volume, and what it must not become, each with the path of the rule.
+fn forbidden_changes() -> (Value, [(&'static str, Value); 3]) {
+    let changes = [
         (
             ".spec.ledger.managed.storage.size",
             json!({"size": "2Gi", "storageClassName": "a"}),
@@ -345,17 +307,119 @@ async fn every_rule_of_the_definition_refuses_what_it_is_there_for() -> Result<(
             json!({"size": "1Gi", "storageClassName": "b"}),
         ),
         (".spec.ledger.managed.storage", json!({"size": "1Gi"})),
-    ] {
+    ];
+    (json!({"size": "1Gi", "storageClassName": "a"}), changes)
+}
+
+/// The rules of the definition as `(path, message)`, and those that were seen to refuse something.
+struct Rules {
+    all: BTreeSet<(String, String)>,
+    broken: BTreeSet<(String, String)>,
+}
+
+impl Rules {
+    /// None has refused anything yet.
+    fn of(schema: &Value) -> Self {
+        let mut all = BTreeSet::new();
+        rules(schema, "", &mut all);
+        // The operator alone writes the status; the same types are judged under spec.
+        all.retain(|(path, _)| !path.starts_with(".status"));
+        assert!(all.len() >= 26, "the schema is walked: {all:?}");
+        let broken = BTreeSet::new();
+        Self { all, broken }
+    }
+
+    /// The rule at this path whose message has this piece has refused something, and no other has: so `message` says.
+    fn refused(&mut self, path: &str, piece: &str, message: &str) -> Result<()> {
+        let rule = self.all.iter().find(|(at, text)| at == path && text.contains(piece));
+        let rule = rule.with_context(|| format!("there is a rule `{piece}` at {path}"))?;
+        assert!(message.contains(&rule.1), "{rule:?}: {message}");
+        let others = self
+            .all
+            .iter()
+            .filter(|(_, text)| !text.is_empty() && *text != rule.1 && message.contains(text.as_str()));
+        assert_eq!(
+            others.collect::<Vec<_>>(),
+            Vec::<&(String, String)>::new(),
+            "only {rule:?} is broken"
+        );
+        self.broken.insert(rule.clone());
+        Ok(())
+    }
+
+    /// Each was seen.
+    fn all_refused(&self) {
+        let never: Vec<_> = self.all.difference(&self.broken).collect();
+        assert!(never.is_empty(), "rules without a case: {never:#?}");
+    }
+}
+
+fn schema() -> Result<Value> {
+    let mut definition = serde_json::to_value(OfficeKmsHost::crd())?;
+    Ok(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take())
+}
+
+#[tokio::test]
+async fn every_rule_of_the_definition_refuses_what_it_is_there_for() -> Result<()> {
+    let Some((_plane, client)) = cluster("every_rule_of_the_definition_refuses_what_it_is_there_for").await? else {
+        return Ok(());
+    };
+    let hosts = as_yaml_writes_it(&client);
+    let mut rules = Rules::of(&schema()?);
+    let create = async |name: &str, spec: &Value| -> Result<_> {
+        Ok(hosts.create(&PostParams::default(), &resource(name, spec)?).await)
+    };
+    for (path, piece, spec) in cases() {
+        let message = refusal(create("kms", &spec).await?).with_context(|| format!("{path} {piece}: {spec}"))?;
+        rules.refused(path, piece, &message)?;
+    }
+    for (name, piece) in bad_names() {
+        rules.refused("", piece, &refusal(create(&name, &relay(&json!({}))).await?)?)?;
+    }
+    let (storage, changes) = forbidden_changes();
+    create("kept", &stored(&storage)).await??;
+    for (path, storage) in changes {
         let mut changed = hosts.get("kept").await?;
         changed.data["spec"]["ledger"]["managed"]["storage"] = storage;
-        refused(
-            path,
-            "can't be changed",
-            &refusal(hosts.replace("kept", &PostParams::default(), &changed).await)?,
-        )?;
+        let answer = hosts.replace("kept", &PostParams::default(), &changed).await;
+        rules.refused(path, "can't be changed", &refusal(answer)?)?;
     }
-    let never: Vec<_> = all.difference(&broken).collect();
-    assert!(never.is_empty(), "rules without a case: {never:#?}");
+    rules.all_refused();
+    Ok(())
+}
+
+/// The same by an interpreter of the rules, for machines without an API server.
+#[test]
+fn every_rule_of_the_definition_refuses_without_an_api_server_too() -> Result<()> {
+    let schema = schema()?;
+    let (mut rules, judge) = (Rules::of(&schema), Validator::new());
+    let refusal = |new: &DynamicObject, old: Option<&DynamicObject>| -> Result<String> {
+        let old = old.map(serde_json::to_value).transpose()?;
+        match judge.validate(&schema, &serde_json::to_value(new)?, old.as_ref()) {
+            Ok(()) => bail!("it was taken"),
+            Err(errors) => Ok(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        }
+    };
+    for (path, piece, spec) in cases() {
+        let message = refusal(&resource("kms", &spec)?, None).with_context(|| format!("{path} {piece}: {spec}"))?;
+        rules.refused(path, piece, &message)?;
+    }
+    for (name, piece) in bad_names() {
+        rules.refused("", piece, &refusal(&resource(&name, &relay(&json!({})))?, None)?)?;
+    }
+    let (storage, changes) = forbidden_changes();
+    let before = resource("kept", &stored(&storage))?;
+    for (path, storage) in changes {
+        let after = resource("kept", &stored(&storage))?;
+        rules.refused(path, "can't be changed", &refusal(&after, Some(&before))?)?;
+    }
+    rules.all_refused();
+    let good = serde_json::to_value(&before)?;
+    assert_eq!(
+        judge.validate(&schema, &good, Some(&good)),
+        Ok(()),
+        "what is good is taken"
+    );
     Ok(())
 }
 
