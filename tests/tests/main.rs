@@ -27,6 +27,7 @@ mod licensing_operator;
 mod licensing_rehearsal;
 mod licensing_weather;
 mod monitoring;
+mod operator_anywhere;
 mod operator_api_rules;
 mod operator_changes;
 mod operator_failures;
