@@ -259,7 +259,7 @@ impl Cluster {
         let children = deleted.and_then(|_| {
             self.kubectl(&format!(
                 "-n {TRIAL} wait --for=delete {PATIENCE} -l app.kubernetes.io/managed-by=kms-operator \
-             deployments,statefulsets,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies"
+             deployments,statefulsets,pods,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies"
             ))
         });
         // A claim carries no label of the operator's; it goes with the StatefulSet that made it.
@@ -268,7 +268,12 @@ impl Cluster {
                 "-n {TRIAL} wait --for=delete pvc/data-rehearsal-redis-0 {PATIENCE}"
             ))
             .and_then(|_| self.kubectl(&format!("-n {TRIAL} get pvc --output=name")));
-        let released = self.helm("uninstall officekms --wait --timeout 240s");
+        // What helm waits for is the Deployment: its pods end after it.
+        let released = self.helm("uninstall officekms --wait --timeout 240s").and_then(|_| {
+            self.kubectl(&format!(
+                "-n {SYSTEM} wait --for=delete {PATIENCE} -l app.kubernetes.io/part-of=officekms pods"
+            ))
+        });
         self.kubectl(&format!(
             "delete crd officekmshosts.officekms.io --ignore-not-found {PATIENCE}"
         ))?;
