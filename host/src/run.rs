@@ -9,6 +9,7 @@
 mod rehearsal;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::relay::{self, Guide, Relay};
 use crate::routing::{self, RoutingConfig, Snapshot, View};
 use crate::rpc::Offer;
 use crate::serve::{self, Drained, ListenError, Patience, Server, Service};
-use rehearsal::Rehearsal;
+use rehearsal::{Rehearsal, watch_ledger};
 
 /// How often sources whose rate is restored are forgotten.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
@@ -180,6 +181,10 @@ impl Replica {
             .rehearsal
             .as_ref()
             .and_then(|rehearsal| rehearsal.management.as_ref());
+        if let Some(rehearsal) = &rehearsal {
+            let watching = watch_ledger(Arc::clone(&opened.ledger), rehearsal.metrics().clone());
+            tasks.spawn(beside.clone().run_until_cancelled_owned(watching));
+        }
         let managed = rehearsal.as_ref().and_then(RehearsalHost::management);
         if let (Some(section), Some(managed), Some(listener)) = (section, managed, listeners.management) {
             tasks.spawn(management::serve(
@@ -248,11 +253,12 @@ impl Replica {
             };
             let mut looks = tokio::time::interval(LOOK_EVERY);
             loop {
-                tokio::select! {
-                    _ = looks.tick() => {}
-                    _ = hangups.recv() => {}
-                }
+                let asked = tokio::select! {
+                    _ = looks.tick() => false,
+                    _ = hangups.recv() => true,
+                };
                 match file.look() {
+                    Look::Same if asked => self.unchanged(file.file()),
                     Look::Same => {}
                     Look::Good(new) => self.apply(*new),
                     Look::Bad(error) => self.refuse(&error),
@@ -288,6 +294,16 @@ impl Replica {
         status.generation += 1;
         status.needs_restart = needs_restart.into_iter().map(str::to_owned).collect();
         status.last_reload = Some(self.result(None));
+    }
+
+    /// Answers who asked for a look at the file that brought nothing new.
+    fn unchanged(&self, file: &Path) {
+        let file = file.display();
+        if self.source.metrics.config_good.get() == 1 {
+            tracing::info!(%file, "configuration file is unchanged");
+        } else {
+            tracing::warn!(%file, "configuration file is unchanged and still refused");
+        }
     }
 
     fn refuse(&self, error: &ReadError) {

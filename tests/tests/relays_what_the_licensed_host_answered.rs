@@ -146,6 +146,9 @@ async fn a_host_that_is_too_busy_or_silent_or_away_is_replaced_by_the_next() -> 
         FaultStatus::WIN32_OUT_OF_RESOURCES,
         FaultStatus::WIN32_CALL_FAILED,
         FaultStatus::WIN32_CALL_FAILED_DNE,
+        FaultStatus::UNKNOWN_IF,
+        FaultStatus::PROTO_ERROR,
+        FaultStatus::WIN32_UNKNOWN_IF,
     ] {
         first.now(Does::Faults(busy));
         assert_eq!(answered(ask(&replica, b"request").await?)?, b"two!", "{busy}");

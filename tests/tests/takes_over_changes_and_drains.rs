@@ -1,15 +1,19 @@
 //! A replica takes over a changed configuration without a restart, and ends without an error for any client.
 
 use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use kms_host::config::LOOK_EVERY;
 use kms_host::rpc::{ConnectOptions, Connection, DataRepresentation, Reply};
 use kms_host::serve::Drained;
+use rustix::process::{Signal, getpid, kill_process};
 use system_tests::http;
 use system_tests::replica::{Replica, eventually, with_ports};
 use system_tests::stand_in::{Does, StandIn};
 use tokio::net::TcpStream;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 async fn ask(replica: &Replica) -> Result<Vec<u8>> {
     let mut connection = Connection::connect(replica.address, &ConnectOptions::default()).await?;
@@ -88,6 +92,56 @@ async fn changed_hosts_and_networks_are_taken_over_and_bad_content_is_not() -> R
     Ok(())
 }
 
+/// What is logged on a test's thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn has(&self, text: &str) -> bool {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).contains(text)
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn who_sends_a_hangup_is_told_that_the_file_is_unchanged() -> Result<()> {
+    let log = Log::default();
+    let writer = log.clone();
+    // All of it runs on this thread.
+    let _logging = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish()
+        .set_default();
+    let host = StandIn::start(Does::Answers(b"fine".to_vec()))?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("config.yaml");
+    fs::write(
+        &file,
+        with_ports(&format!("relay: {{licensedHosts: [{}]}}\n", host.item("a"))),
+    )?;
+    let replica = Replica::start_from(&file)?;
+    let told = format!("configuration file is unchanged file={}", file.display());
+    // Once it answers, it waits for signals, too. Other replicas in this process look at their files as well.
+    replica.status().await?;
+    tokio::time::sleep(2 * LOOK_EVERY).await;
+    assert!(!log.has("is unchanged"), "nobody asked");
+    kill_process(getpid(), Signal::HUP)?;
+    eventually("it is told", async || log.has(&told)).await
+}
+
 #[tokio::test]
 async fn what_waits_for_a_restart_is_shown_until_then_whatever_else_changes() -> Result<()> {
     let host = StandIn::start(Does::Answers(b"fine".to_vec()))?;
@@ -125,6 +179,60 @@ async fn what_waits_for_a_restart_is_shown_until_then_whatever_else_changes() ->
     shows(3, &["ledger"]).await?;
     write("{memory: {}}", 2)?;
     shows(4, &[]).await
+}
+
+#[tokio::test]
+async fn an_ejected_host_stays_ejected_when_it_is_only_called_in_another_way() -> Result<()> {
+    let (closes, answers) = (
+        StandIn::start(Does::Closes)?,
+        StandIn::start(Does::Answers(b"fine".to_vec()))?,
+    );
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("config.yaml");
+    let write = |host: &StandIn, eject_after: u32, more: &str| {
+        let health = format!("{{ejectAfter: {eject_after}, ejectFor: 600s, ejectForAtMost: 600s, probeInterval: 0s}}");
+        let hosts = host.item("a");
+        fs::write(
+            &file,
+            with_ports(&format!(
+                "relay: {{licensedHosts: [{hosts}], health: {health}{more}}}\n"
+            )),
+        )
+    };
+    write(&closes, 1, "")?;
+    let replica = Replica::start_from(&file)?;
+    assert!(ask(&replica).await.is_err(), "the host closes");
+    let up = "okms_licensed_host_up{host=\"a\"}";
+    let in_use = async |generation: u32| {
+        replica
+            .status_becomes("the change is in use", |status| {
+                status["config"]["generation"] == generation
+            })
+            .await
+    };
+    for (generation, eject_after, more) in [
+        (2, 1, ", timeouts: {call: 4s}"),
+        (3, 1, ", timeouts: {call: 4s}, pool: {maxConnections: 4}"),
+        (4, 2, ""),
+    ] {
+        write(&closes, eject_after, more)?;
+        in_use(generation).await?;
+        let status = replica.status().await?;
+        let host = &status["licensedHosts"][0];
+        let shown = serde_json::json!([host["health"], host["failures"], host["failed"]]);
+        assert_eq!(shown, serde_json::json!(["ejected", 1, 1]), "{status}");
+        assert!(host["lastFailure"]["error"].is_string(), "{status}");
+        assert_eq!(replica.metric(up).await?, 0.0, "{more}");
+        assert!(ask(&replica).await.is_err(), "no host is eligible");
+    }
+    assert_eq!(closes.calls().len(), 1, "an ejected host is not asked");
+
+    // Another address is another host, whatever its name.
+    write(&answers, 2, "")?;
+    in_use(5).await?;
+    assert_eq!(replica.metric(up).await?, 1.0);
+    assert_eq!(ask(&replica).await?, b"fine");
+    Ok(())
 }
 
 #[tokio::test]

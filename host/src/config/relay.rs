@@ -154,7 +154,8 @@ impl Default for RelayTimeouts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PoolConfig {
-    /// Connections to one host at one time, 1..=1024; a request beyond them waits.
+    /// Calls under way at one host at one time, each on a connection of its own, 1..=1024; a request beyond them waits.
+    /// As many idle connections at most are kept in each transfer syntax.
     pub max_connections: u32,
     /// How long a connection is kept without use.
     pub idle_timeout: Period,

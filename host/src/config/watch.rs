@@ -78,6 +78,11 @@ impl WatchedFile {
         Ok((watched.named(config), watched))
     }
 
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     fn named(&self, mut config: HostConfig) -> HostConfig {
         if let Some(name) = &self.name {
             config.name.clone_from(name);

@@ -18,12 +18,14 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Builds the fleet; hosts that did not change are taken over from `before`.
+    /// Builds the fleet; hosts that did not change are taken over from `before`, and of those that are only called in
+    /// another way, what is known of them.
     pub(super) fn new(config: &RelayConfig, before: Option<&Self>, metrics: &Metrics) -> Self {
         let hosts = config.licensed_hosts.iter().map(|host| {
-            let kept = before.and_then(|fleet| fleet.hosts.iter().find(|old| old.serves(host, config)));
-            match kept {
-                Some(old) => Arc::clone(old),
+            let known = before.and_then(|fleet| fleet.hosts.iter().find(|old| old.is_meant(host, config)));
+            match known {
+                Some(old) if old.is_called_by(config) => Arc::clone(old),
+                Some(old) => Arc::new(old.called_by(host.clone(), config)),
                 None => Arc::new(LicensedHost::new(host.clone(), config, metrics.host(&host.name))),
             }
         });

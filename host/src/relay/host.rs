@@ -37,10 +37,17 @@ pub(super) struct LicensedHost {
     options: RelayConfig,
     pools: [Pool<Connection>; 2],
     room: Semaphore,
+    metrics: HostMetrics,
+    standing: Arc<Standing>,
+}
+
+/// What is known of a licensed host. Lives on across reloads that only change how the host is called: calls that are
+/// still under way then report to the same.
+#[derive(Debug, Default)]
+struct Standing {
     health: Mutex<Health>,
     /// Whether `health` has anything to say; while it does not, calls do not look into it.
     troubled: AtomicBool,
-    metrics: HostMetrics,
     /// Moving average of the answers' latency in microseconds, for the status.
     latency_micros: AtomicU64,
     answered: AtomicU64,
@@ -91,42 +98,50 @@ pub struct LastFailure {
 impl LicensedHost {
     pub(super) fn new(config: LicensedHostConfig, options: &RelayConfig, metrics: HostMetrics) -> Self {
         metrics.up.set(1);
+        Self::with(config, options, metrics, Arc::default())
+    }
+
+    fn with(config: LicensedHostConfig, options: &RelayConfig, metrics: HostMetrics, standing: Arc<Standing>) -> Self {
         Self {
             name: config.name.as_str().into(),
             config,
             pools: Default::default(),
             room: Semaphore::new(usize::try_from(options.pool.max_connections).unwrap_or(1)),
             options: options.clone(),
-            health: Mutex::default(),
-            troubled: AtomicBool::new(false),
             metrics,
-            latency_micros: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            last_failure: Mutex::default(),
-            quiet: Quiet::default(),
+            standing,
         }
     }
 
-    /// Whether this host serves a configuration unchanged, so that its connections and health may be kept.
-    pub(super) fn serves(&self, config: &LicensedHostConfig, options: &RelayConfig) -> bool {
+    /// Whether a configuration means this host, so that what is known of it may be kept. Another interface is another
+    /// service: what is known of the one says nothing of the other.
+    pub(super) fn is_meant(&self, config: &LicensedHostConfig, options: &RelayConfig) -> bool {
         self.config.name == config.name
             && self.config.address == config.address
             && self.config.port == config.port
             && self.options.interface == options.interface
-            && self.options.timeouts == options.timeouts
+    }
+
+    /// Whether the host is called as `options` say, so that its connections may be kept.
+    pub(super) fn is_called_by(&self, options: &RelayConfig) -> bool {
+        self.options.timeouts == options.timeouts
             && self.options.pool == options.pool
             && self.options.health == options.health
     }
 
+    /// The same host, called as `options` say: without connections yet, but as well or ill as it is.
+    pub(super) fn called_by(&self, config: LicensedHostConfig, options: &RelayConfig) -> Self {
+        Self::with(config, options, self.metrics.clone(), Arc::clone(&self.standing))
+    }
+
     /// Whether the host may be called now; takes the trial of an ejected one.
     pub(super) fn begin(&self, now: Instant) -> bool {
-        !self.troubled.load(Ordering::Relaxed) || self.health().begin(now)
+        !self.standing.troubled.load(Ordering::Relaxed) || self.health().begin(now)
     }
 
     /// Since when the host is ejected, if it is and not even a trial is due.
     pub(super) fn ejected_since(&self, now: Instant) -> Option<Instant> {
-        if !self.troubled.load(Ordering::Relaxed) {
+        if !self.standing.troubled.load(Ordering::Relaxed) {
             return None;
         }
         let health = self.health();
@@ -208,7 +223,7 @@ impl LicensedHost {
             why,
             "licensed host was not asked to the end"
         );
-        if self.troubled.load(Ordering::Relaxed) {
+        if self.standing.troubled.load(Ordering::Relaxed) {
             self.health().undecided();
         }
         Attempt::Failed
@@ -223,8 +238,8 @@ impl LicensedHost {
         } else {
             self.metrics.called(CallResult::Answered);
         }
-        self.answered.fetch_add(1, Ordering::Relaxed);
-        if self.troubled.load(Ordering::Relaxed) {
+        self.standing.answered.fetch_add(1, Ordering::Relaxed);
+        if self.standing.troubled.load(Ordering::Relaxed) {
             self.readmit(Health::succeeded);
         }
         Attempt::Reply(reply)
@@ -235,7 +250,7 @@ impl LicensedHost {
         let mut health = self.health();
         let readmitted = readmits(&mut health);
         if health.failures() == 0 {
-            self.troubled.store(false, Ordering::Relaxed);
+            self.standing.troubled.store(false, Ordering::Relaxed);
             self.metrics.up.set(1);
         }
         drop(health);
@@ -259,10 +274,14 @@ impl LicensedHost {
     }
 
     fn failed_now(&self, failure: Failure, error: &str, now: Instant) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, error.to_owned()));
+        self.standing.failed.fetch_add(1, Ordering::Relaxed);
+        *self
+            .standing
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some((now, error.to_owned()));
         let mut health = self.health();
-        self.troubled.store(true, Ordering::Relaxed);
+        self.standing.troubled.store(true, Ordering::Relaxed);
         let ejected = health.failed(failure, now, &self.options.health);
         let failures = health.failures();
         drop(health);
@@ -276,7 +295,7 @@ impl LicensedHost {
                 error,
                 "licensed host taken out of use"
             );
-        } else if let Some(held_back) = self.quiet.pass(now) {
+        } else if let Some(held_back) = self.standing.quiet.pass(now) {
             tracing::warn!(
                 server.name = self.config.name,
                 failures,
@@ -331,7 +350,7 @@ impl LicensedHost {
                 if pool.len() == 0 {
                     pool.give_back(connection, now, 1);
                 }
-                if self.troubled.load(Ordering::Relaxed) {
+                if self.standing.troubled.load(Ordering::Relaxed) {
                     self.readmit(Health::probed);
                 }
             }
@@ -358,8 +377,13 @@ impl LicensedHost {
             Eligibility::Trial => ("trial", Some(Duration::ZERO)),
             Eligibility::Ejected { until } => ("ejected", Some(until.saturating_duration_since(now))),
         };
-        let latency = self.latency_micros.load(Ordering::Relaxed);
-        let last_failure = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let latency = self.standing.latency_micros.load(Ordering::Relaxed);
+        let last_failure = self
+            .standing
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         LicensedHostStatus {
             name: self.config.name.clone(),
             address: format!("{}:{}", self.config.address, self.config.port),
@@ -367,8 +391,8 @@ impl LicensedHost {
             failures: health.failures(),
             ejected_for_seconds: ejected_for.map(|time| time.as_secs()),
             latency_millis: (latency > 0).then(|| Duration::from_micros(latency).as_secs_f64() * 1000.0),
-            answered: self.answered.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
+            answered: self.standing.answered.load(Ordering::Relaxed),
+            failed: self.standing.failed.load(Ordering::Relaxed),
             idle_connections: self.pools.iter().map(Pool::len).sum(),
             last_failure: last_failure.map(|(at, error)| LastFailure {
                 seconds_ago: now.saturating_duration_since(at).as_secs(),
@@ -381,13 +405,13 @@ impl LicensedHost {
         self.metrics.seconds.observe(latency.as_secs_f64());
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
         // An eighth of the difference each time; a lost update among several at once does not matter.
-        let before = self.latency_micros.load(Ordering::Relaxed);
+        let before = self.standing.latency_micros.load(Ordering::Relaxed);
         let after = if before == 0 {
             micros
         } else {
             before - before / 8 + micros / 8
         };
-        self.latency_micros.store(after.max(1), Ordering::Relaxed);
+        self.standing.latency_micros.store(after.max(1), Ordering::Relaxed);
     }
 
     fn pool(&self, syntax: TransferSyntax) -> &Pool<Connection> {
@@ -399,7 +423,7 @@ impl LicensedHost {
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        self.standing.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

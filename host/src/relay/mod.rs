@@ -80,7 +80,8 @@ impl Relay {
         }
     }
 
-    /// Takes over a changed configuration. Hosts that did not change keep their connections and their health.
+    /// Takes over a changed configuration. Hosts that did not change keep their connections and their health; those
+    /// that are only called in another way keep their health.
     pub fn replace(&self, config: &RelayConfig, routing: &RoutingConfig) {
         self.guide.view.replace(routing, &config.licensed_hosts, wall_clock());
         let before = self.fleet.load_full();

@@ -1,6 +1,5 @@
 //! What the relay does without being asked: probes licensed hosts and closes connections that nobody uses.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Keeps the relay up until `token` is cancelled.
 pub async fn upkeep(relay: Arc<Relay>, token: CancellationToken) {
-    let mut due: HashMap<String, Instant> = HashMap::new();
+    let mut due: Vec<(Arc<LicensedHost>, Instant)> = Vec::new();
     let mut probes = JoinSet::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -27,18 +26,20 @@ pub async fn upkeep(relay: Arc<Relay>, token: CancellationToken) {
         while probes.try_join_next().is_some() {}
         let now = Instant::now();
         let fleet = relay.fleet.load_full();
-        due.retain(|name, _| fleet.names().any(|known| known == name));
+        due.retain(|(host, _)| fleet.hosts().any(|kept| Arc::ptr_eq(kept, host)));
         for host in fleet.hosts() {
             host.trim(now);
-            let interval = host.probe_interval();
-            if interval.is_zero() {
-                continue;
+            // The first probe comes at once: it finds what is wrong, and warms the pool, before the first client. So it
+            // does after a change, which leaves no connections and may bring another interval.
+            if !due.iter().any(|(known, _)| Arc::ptr_eq(known, host)) {
+                due.push((Arc::clone(host), now));
             }
-            // The first probe comes at once: it finds what is wrong, and warms the pool, before the first client.
-            let at = due.entry(host.config.name.clone()).or_insert(now);
-            if *at <= now {
+        }
+        for (host, at) in &mut due {
+            let interval = host.probe_interval();
+            if !interval.is_zero() && *at <= now {
                 *at = now + jittered(interval, rand::random());
-                let host: Arc<LicensedHost> = Arc::clone(host);
+                let host = Arc::clone(host);
                 probes.spawn(async move { host.probe().await });
             }
         }

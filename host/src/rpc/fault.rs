@@ -33,6 +33,8 @@ impl FaultStatus {
     pub const WIN32_CALL_FAILED: Self = Self(0x0000_06BE);
     /// RPC_S_CALL_FAILED_DNE (Win32 1727, MS-ERREF 2.2): the same, before the call was executed.
     pub const WIN32_CALL_FAILED_DNE: Self = Self(0x0000_06BF);
+    /// RPC_S_UNKNOWN_IF (Win32 1717, MS-ERREF 2.2): the interface is not registered, or no longer.
+    pub const WIN32_UNKNOWN_IF: Self = Self(0x0000_06B5);
     /// RPC_S_ACCESS_DENIED (Win32 5): also what Windows answers to a call larger than the interface's maximum.
     pub const ACCESS_DENIED: Self = Self(0x0000_0005);
 
@@ -53,6 +55,7 @@ impl FaultStatus {
             Self::WIN32_OUT_OF_RESOURCES => "rpc_s_out_of_resources",
             Self::WIN32_CALL_FAILED => "rpc_s_call_failed",
             Self::WIN32_CALL_FAILED_DNE => "rpc_s_call_failed_dne",
+            Self::WIN32_UNKNOWN_IF => "rpc_s_unknown_if",
             Self::ACCESS_DENIED => "rpc_s_access_denied",
             _ => return None,
         })
@@ -60,6 +63,9 @@ impl FaultStatus {
 
     /// Whether the fault speaks of the server's state and not of the request: another server may well answer the same
     /// request. A fault about the request itself would be the same everywhere.
+    ///
+    /// To whom bound the context and made the PDU himself, one that says that the interface is unknown or the protocol
+    /// broken speaks of a server that does not serve, too: nothing of the request's sender is in what it blames.
     #[must_use]
     pub const fn is_of_the_server(self) -> bool {
         matches!(
@@ -72,6 +78,9 @@ impl FaultStatus {
                 | Self::WIN32_OUT_OF_RESOURCES
                 | Self::WIN32_CALL_FAILED
                 | Self::WIN32_CALL_FAILED_DNE
+                | Self::UNKNOWN_IF
+                | Self::PROTO_ERROR
+                | Self::WIN32_UNKNOWN_IF
         )
     }
 }

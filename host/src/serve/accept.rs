@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use tokio::net::TcpListener;
 
 use super::{Server, connection};
@@ -39,10 +40,34 @@ pub async fn accept(listener: TcpListener, server: Arc<Server>) {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if let Some(held_back) = server.accept_quiet.pass(Instant::now()) {
-                    tracing::error!(%error, held_back, "cannot accept connections: raise the limit of open files");
+                    if lacks_files(&error) {
+                        tracing::error!(%error, held_back, "cannot accept connections: raise the limit of open files");
+                    } else {
+                        tracing::error!(%error, held_back, "cannot accept connections");
+                    }
                 }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
+    }
+}
+
+/// Whether the process or the system has as many files open as it may.
+fn lacks_files(error: &std::io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE]
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&error.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lack_of_files_is_one_of_the_limit_of_open_files() {
+        let lacks = |errno: Errno| lacks_files(&std::io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!(lacks(Errno::MFILE) && lacks(Errno::NFILE));
+        assert!(!lacks(Errno::NOMEM) && !lacks(Errno::PERM));
+        assert!(!lacks_files(&std::io::ErrorKind::Other.into()));
     }
 }
