@@ -7,7 +7,9 @@ use std::process::Command;
 use kms_host::rehearsal::RehearsalMetrics;
 use serde_json::Value;
 use system_tests::helm::Tools;
+use system_tests::http;
 use system_tests::peer::{has, skipped};
+use system_tests::replica::Replica;
 
 fn of_the_project(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
@@ -106,6 +108,24 @@ fn alerts_and_the_dashboard_speak_of_metrics_and_conditions_that_there_are() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_rehearsal_host_says_whether_its_ledger_can_be_read() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("key");
+    std::fs::write(&file, [7; 32])?;
+    let key = file.display();
+    let replica = |ledger: &str| Replica::start(&format!("rehearsal: {{siteKeyFile: {key}}}\nledger: {ledger}\n"));
+    let well = replica("{memory: {}}")?;
+    well.metric_reaches("okms_ledger_up", 1.0).await?;
+    // Nothing listens there.
+    let away = replica(&format!("{{redis: {{addresses: ['127.0.0.1:1']}}, keyFile: {key}}}"))?;
+    away.status_becomes("the ledger is away", |status| status["ledger"]["available"] == false)
+        .await?;
+    let (_, metrics) = http::get(away.admin, "/metrics").await?;
+    assert!(metrics.lines().any(|line| line == "okms_ledger_up 0"), "{metrics}");
+    Ok(())
 }
 
 /// A fleet without hosts: what is known of each host comes under metrics that are named even then.

@@ -85,6 +85,12 @@ impl<const N: usize> IntoPath for [&str; N] {
     }
 }
 
+impl IntoPath for (&str, usize) {
+    fn into_path(self) -> Vec<Step> {
+        vec![key(self.0), Step::Item(self.1)]
+    }
+}
+
 impl IntoPath for (&str, &str, usize) {
     fn into_path(self) -> Vec<Step> {
         vec![key(self.0), key(self.1), Step::Item(self.2)]

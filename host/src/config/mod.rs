@@ -33,7 +33,7 @@ pub use relay::{
 };
 pub use watch::{LOOK_EVERY, Look, ReadError, WatchedFile};
 
-use check::Check;
+use check::{Check, IntoPath};
 
 use crate::ledger::LedgerConfig;
 use crate::rehearsal::RehearsalConfig;
@@ -183,6 +183,7 @@ impl HostConfig {
                 "list at least `0.0.0.0:1688`",
             );
         }
+        self.check_addresses(check);
         if let Some(relay) = &self.relay {
             relay.check(check);
         }
@@ -200,6 +201,41 @@ impl HostConfig {
             );
         }
     }
+
+    /// Each address must be free when it is listened on.
+    fn check_addresses(&self, check: &mut Check<'_>) {
+        // As they are bound: beside an IPv4 address, an IPv6 wildcard for clients leaves IPv4 alone.
+        let v6_only = self.listen.iter().any(SocketAddr::is_ipv4);
+        let clients = self.listen.iter().enumerate();
+        let mut sockets: Vec<_> = clients
+            .map(|(index, address)| (("listen", index).into_path(), *address, v6_only))
+            .collect();
+        sockets.push((["admin", "listen"].into_path(), self.admin.listen, false));
+        let management = self.rehearsal.as_ref().and_then(|section| section.management.as_ref());
+        if let Some(management) = management {
+            let path = ["rehearsal", "management", "listen"].into_path();
+            sockets.push((path, management.listen, false));
+        }
+        for (index, (path, address, v6_only)) in sockets.iter().enumerate() {
+            let taken = sockets.iter().take(index).find(|(_, other, other_v6_only)| {
+                takes(*address, *v6_only, *other) || takes(*other, *other_v6_only, *address)
+            });
+            if let Some((by, other, _)) = taken {
+                check.problem(
+                    path.clone(),
+                    format!("{address} is taken already: `{}` is {other}", display_path(by)),
+                    "give each a port of its own, or an address of the machine of its own",
+                );
+            }
+        }
+    }
+}
+
+/// Whether a socket at `address` takes what comes to `other`. Port 0 is any free port.
+fn takes(address: SocketAddr, v6_only: bool, other: SocketAddr) -> bool {
+    let everywhere =
+        address.ip().is_unspecified() && (address.is_ipv4() == other.is_ipv4() || (address.is_ipv6() && !v6_only));
+    address.port() != 0 && address.port() == other.port() && (address == other || everywhere)
 }
 
 #[cfg(test)]

@@ -18,6 +18,34 @@ clients:
   proxyProtocol: {trusted: [10.1.0.0/16]}
 ";
 
+/// Lines of it that have a value, and the path of each.
+const PLACES: [(usize, &str); 11] = [
+    (1, "/name"),
+    (4, "/relay/licensedHosts/0/name"),
+    (5, "/relay/licensedHosts/0/address"),
+    (6, "/relay/licensedHosts/0/weight"),
+    (7, "/relay/licensedHosts/0/products"),
+    (9, "/relay/timeouts"),
+    (10, "/relay/whenNoHost"),
+    (11, "/listen"),
+    (13, "/clients/allow"),
+    (14, "/clients/limits"),
+    (15, "/clients/proxyProtocol"),
+];
+
+/// Values of every kind, in YAML and in JSON.
+const VALUES: [(&str, &str); 9] = [
+    ("~", "null"),
+    ("1", "1"),
+    ("x", "\"x\""),
+    ("[]", "[]"),
+    ("{}", "{}"),
+    ("true", "true"),
+    ("1s", "\"1s\""),
+    ("[1, x]", "[1, \"x\"]"),
+    ("{a: 1}", "{\"a\": 1}"),
+];
+
 fn problems(text: &str) -> Vec<(u64, u64, String)> {
     load(text, Path::new("config.yaml"))
         .expect_err("has problems")
@@ -133,17 +161,27 @@ proptest::proptest! {
         let _ = load(&text, Path::new("config.yaml"));
     }
 
-    /// Any value anywhere in a good file is either accepted or reported; nothing else happens.
+    /// Any value anywhere in a good file is either taken as it was written or reported; nothing else happens.
     #[test]
-    fn a_wrong_value_is_reported_and_not_used(line in 0usize..18, value in "(~|1|x|\\[\\]|\\{\\}|true|1s|\\[1, x\\]|\\{a: 1\\})") {
+    fn a_wrong_value_is_reported_and_not_used(
+        (line, path) in proptest::sample::select(PLACES.to_vec()),
+        (written, value) in proptest::sample::select(VALUES.to_vec()),
+    ) {
         let mut lines: Vec<String> = WHOLE.lines().map(str::to_owned).collect();
-        if let Some(line) = lines.get_mut(line)
-            && let Some((key, _)) = line.split_once(": ")
-        {
-            *line = format!("{key}: {value}");
-        }
-        if let Err(problems) = load(&lines.join("\n"), Path::new("config.yaml")) {
-            proptest::prop_assert!(!problems.list.is_empty());
+        let (key, _) = lines[line].split_once(": ").expect("a value");
+        lines[line] = format!("{key}: {written}");
+        match load(&lines.join("\n"), Path::new("config.yaml")) {
+            Err(problems) => proptest::prop_assert!(!problems.list.is_empty()),
+            Ok(config) if matches!(written, "~" | "[]" | "{}") => {
+                lines.remove(line);
+                let without = load(&lines.join("\n"), Path::new("config.yaml")).expect("valid");
+                proptest::prop_assert_eq!(config, without, "what says nothing changes nothing");
+            }
+            Ok(config) => {
+                let used = serde_json::to_value(&config).expect("written");
+                let value: serde_json::Value = serde_json::from_str(value).expect("JSON");
+                proptest::prop_assert_eq!(used.pointer(path), Some(&value));
+            }
         }
     }
 }
@@ -160,6 +198,41 @@ fn sections_of_other_parts_are_checked_at_their_places() {
     assert!(at.contains(&(2, 1, "rehearsal")), "{found:?}");
     assert!(at.contains(&(4, 3, "rehearsal.activationIntervalMinutes")), "{found:?}");
     assert!(at.contains(&(6, 11, "ledger.redis.addresses")), "{found:?}");
+}
+
+#[test]
+fn an_address_that_is_taken_already_is_told_at_its_field() {
+    let told = |text: &str| -> Vec<String> {
+        let text = format!("relay: {{licensedHosts: [{{name: a, address: b}}]}}\n{text}\n");
+        match load(&text, Path::new("config.yaml")) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.list.iter().map(|p| display_path(&p.path)).collect(),
+        }
+    };
+    for (text, field) in [
+        ("listen: ['0.0.0.0:1', '0.0.0.0:1']", "listen[1]"),
+        ("listen: ['127.0.0.1:1', '0.0.0.0:1']", "listen[1]"),
+        ("listen: ['[::]:1']\nadmin: {listen: '127.0.0.1:1'}", "admin.listen"),
+        ("listen: ['127.0.0.1:1']\nadmin: {listen: '[::]:1'}", "admin.listen"),
+        ("listen: ['10.0.0.1:9688']", "admin.listen"),
+    ] {
+        assert_eq!(told(text), [field], "{text}");
+    }
+    for text in [
+        "listen: ['0.0.0.0:1', '[::]:1']",
+        "listen: ['127.0.0.1:1', '127.0.0.2:1', '[::1]:1']\nadmin: {listen: '127.0.0.1:2'}",
+        "listen: ['127.0.0.1:0', '127.0.0.1:0', '0.0.0.0:0']\nadmin: {listen: '0.0.0.0:0'}",
+    ] {
+        assert_eq!(told(text), Vec::<String>::new(), "{text}");
+    }
+    let found = problems("relay: {licensedHosts: [{name: a, address: b}]}\nlisten: ['[::]:7', '[::1]:7']\n");
+    assert_eq!((found.len(), found[0].0, found[0].1), (1, 2, 20), "{found:?}");
+    assert!(
+        found[0]
+            .2
+            .contains("[::1]:7 is taken already: `listen[0]` is [::]:7 | give each"),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use super::{
@@ -24,6 +25,7 @@ use crate::{
         counting::CLOCK_TOLERANCE_MS,
     },
     sealing,
+    telemetry::{Quiet, chain},
 };
 
 /// HRESULT of a request that was counted. Whether the count is enough is the client's decision.
@@ -120,6 +122,10 @@ pub struct RehearsalHost {
     refusals: Refusals,
     metrics: RehearsalMetrics,
     microsoft: RareWarning,
+    /// Warnings of requests under another site key.
+    forged: Quiet,
+    /// Warnings of requests that cannot be counted.
+    uncounted: Quiet,
     management: Option<Arc<Management>>,
 }
 
@@ -146,6 +152,8 @@ impl RehearsalHost {
             refusals: Refusals::start(opened.ledger, metrics.clone()),
             metrics,
             microsoft: RareWarning::default(),
+            forged: Quiet::default(),
+            uncounted: Quiet::default(),
         }
     }
 
@@ -173,7 +181,7 @@ impl RehearsalHost {
         };
         // Drawn before anything is counted: a request that cannot be answered is not counted.
         let Ok(entropy) = sealing::draw() else {
-            return self.busy("no random bytes");
+            return self.busy("the operating system gives no random bytes");
         };
         match self
             .counting
@@ -200,7 +208,7 @@ impl RehearsalHost {
                 self.refuse(refused, peer, now)
             }
             Err(busy @ (Busy::Full | Busy::TimedOut)) => self.busy(&busy),
-            Err(Busy::Ledger(error)) => self.busy(&*error),
+            Err(Busy::Ledger(error)) => self.busy(chain(&*error)),
         }
     }
 
@@ -221,9 +229,19 @@ impl RehearsalHost {
         })
     }
 
-    fn busy(&self, cause: impl fmt::Display) -> Handled {
-        tracing::debug!(error = %cause, "a rehearsal request cannot be counted now");
+    /// Notes that a request was not counted in its time, and why.
+    pub(crate) fn busy(&self, cause: impl fmt::Display) -> Handled {
         self.metrics.request("busy");
+        if let Some(held_back) = self.uncounted.pass(Instant::now()) {
+            tracing::warn!(
+                error = %cause,
+                held_back,
+                "rehearsal requests cannot be counted, and clients are told to come again: look whether the ledger is \
+                 away or slow"
+            );
+        } else {
+            tracing::debug!(error = %cause, "a rehearsal request cannot be counted now");
+        }
         Handled::Busy
     }
 
@@ -239,6 +257,15 @@ impl RehearsalHost {
                     "a Microsoft KMS client reached a rehearsal host; it was refused: point it at a licensed host"
                 );
             }
+        } else if reason == Reason::Forged
+            && let Some(held_back) = self.forged.pass(Instant::now())
+        {
+            tracing::warn!(
+                client.addr = %peer,
+                held_back,
+                "rehearsal requests are not sealed under this site key and are refused: compare the site keys of the \
+                 clients and of every replica"
+            );
         } else {
             tracing::debug!(client.addr = %peer, reason = reason.label(), "a rehearsal request was refused");
         }

@@ -164,6 +164,50 @@ async fn forged_and_foreign_bodies_are_invalid_data() {
     assert_eq!(host.metrics().requests("forged"), 2);
 }
 
+/// What is logged on a test's thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_here_is_warned_of_once_with_what_to_do() {
+    let log = Log::default();
+    let writer = log.clone();
+    let logging = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(logging);
+    let other_key = SiteKey::new(&[8; 32]);
+    let forged = client::ask(&other_key, &machine(1), &office(), NOW.0 * 1000, &[1; ENTROPY_BYTES]);
+    let (_, host) = host_on_away(true, BatchLimits::default());
+    for _ in 0..2 {
+        assert_eq!(
+            host.handle(&forged.body, PEER, NOW).await,
+            Handled::Refused(Reason::Forged)
+        );
+        assert_eq!(host.handle(&ask(1, 0).body, PEER, NOW).await, Handled::Busy);
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for said in [
+        "compare the site keys",
+        "look whether the ledger is away",
+        "redis:6379 is unavailable: connection refused",
+    ] {
+        assert_eq!(text.matches(said).count(), 1, "{said}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn a_clock_may_be_off_by_four_hours_and_no_more() {
     const FOUR_HOURS: i64 = 4 * 60 * 60 * 1_000_000;

@@ -2,16 +2,17 @@
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-/// Counters of a rehearsal host, in memory until registered.
+/// Metrics of a rehearsal host, in memory until registered.
 #[derive(Debug, Clone, Default)]
 pub struct RehearsalMetrics {
     requests: Family<ResultLabel, Counter>,
     microsoft_clients: Counter,
     refusals_not_recorded: Counter,
+    ledger_up: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -20,7 +21,7 @@ struct ResultLabel {
 }
 
 impl RehearsalMetrics {
-    /// Registers the counters; the registry's prefix is the caller's choice.
+    /// Registers them; the registry's prefix is the caller's choice.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "rehearsal_requests",
@@ -37,6 +38,12 @@ impl RehearsalMetrics {
             "Refused requests that the ledger was not told of because it was behind or away",
             self.refusals_not_recorded.clone(),
         );
+        // A relay's is read from its routing and has the same name.
+        registry.register(
+            "ledger_up",
+            "1 if the ledger was read when last tried",
+            self.ledger_up.clone(),
+        );
     }
 
     /// Requests of Microsoft clients so far.
@@ -47,6 +54,11 @@ impl RehearsalMetrics {
     /// Requests so far with this result: `counted`, `sent_again`, `busy`, or a [`super::Reason`]'s label.
     pub fn requests(&self, result: &'static str) -> u64 {
         self.requests.get_or_create(&ResultLabel { result }).get()
+    }
+
+    /// Notes whether the ledger was read just now.
+    pub(crate) fn ledger_read(&self, read: bool) {
+        self.ledger_up.set(i64::from(read));
     }
 
     pub(super) fn request(&self, result: &'static str) {
