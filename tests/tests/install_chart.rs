@@ -96,6 +96,32 @@ fn by_default_the_chart_installs_what_install_yaml_does() {
 }
 
 #[test]
+fn labels_of_the_values_are_added_to_the_chart_s_own_and_replace_none() {
+    let Some(tools) = helm("labels_of_the_values_are_added_to_the_chart_s_own_and_replace_none") else {
+        return;
+    };
+    let values = "commonLabels: {app.kubernetes.io/part-of: platform, team: common, site: a}\n\
+                  podLabels: {app.kubernetes.io/name: other, team: pods}\n";
+    // A key that stands twice is refused by who reads it: here, and by Kustomize.
+    let manifests = tools.template(values).unwrap();
+    for one in &manifests.0 {
+        assert_eq!(
+            one["metadata"]["labels"]["app.kubernetes.io/part-of"], "officekms",
+            "{one}"
+        );
+    }
+    let deployment = manifests.0.iter().find(|one| one["kind"] == "Deployment").unwrap();
+    let labels = [
+        &deployment["metadata"]["labels"],
+        &deployment["spec"]["template"]["metadata"]["labels"],
+    ];
+    for (labels, team) in labels.into_iter().zip(["common", "pods"]) {
+        assert_eq!(labels["app.kubernetes.io/name"], "kms-operator");
+        assert_eq!((&labels["team"], &labels["site"]), (&json!(team), &json!("a")));
+    }
+}
+
+#[test]
 fn the_definition_comes_with_the_release_and_stays_after_it() {
     let Some(tools) = helm("the_definition_comes_with_the_release_and_stays_after_it") else {
         return;

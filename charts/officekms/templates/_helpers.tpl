@@ -35,6 +35,7 @@ app.kubernetes.io/name: kms-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* The chart's own labels, which stand over those that the values add. */}}
 {{- define "officekms.labels" -}}
 {{ include "officekms.selector" . }}
 app.kubernetes.io/component: operator
@@ -42,9 +43,6 @@ app.kubernetes.io/part-of: officekms
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 
 {{/* Metadata of an object: dict "context" $ "name" NAME ["namespace" NAMESPACE] ["annotations" MAP] ["labels" MAP]; a namespace of "" is left out. */}}
@@ -56,10 +54,7 @@ name: {{ .name }}
 namespace: {{ . }}
 {{- end }}
 labels:
-  {{- include "officekms.labels" .context | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- toYaml (merge (include "officekms.labels" .context | fromYaml) (.labels | default dict) (.context.Values.commonLabels | default dict)) | nindent 2 }}
 {{- with merge (dict) (.annotations | default dict) .context.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
