@@ -56,6 +56,8 @@ pub mod reason {
     pub const LEDGER_NOT_READY: &str = "LedgerNotReady";
     /// A workload's controller gave up or cannot make pods.
     pub const ROLLOUT_STUCK: &str = "RolloutStuck";
+    /// A replica refuses the configuration that it was given.
+    pub const CONFIG_REJECTED: &str = "ConfigRejected";
     /// No replica is ready.
     pub const NO_REPLICA: &str = "NoReplica";
     /// At least one replica is ready.
@@ -96,13 +98,14 @@ pub mod reason {
     pub const REPLICAS_NOT_ASKED: &str = "ReplicasNotAsked";
 
     /// Every reason of this module.
-    pub const ALL: [&str; 25] = [
+    pub const ALL: [&str; 26] = [
         AS_SPECIFIED,
         SCALED_TO_ZERO,
         PROGRESSING,
         REPLICAS_NOT_READY,
         LEDGER_NOT_READY,
         ROLLOUT_STUCK,
+        CONFIG_REJECTED,
         NO_REPLICA,
         REPLICAS_READY,
         INVALID_SPEC,

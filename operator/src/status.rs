@@ -233,6 +233,7 @@ fn is_behind(host: &OfficeKmsHost) -> bool {
                 reason::REPLICAS_NOT_READY,
                 reason::LEDGER_NOT_READY,
                 reason::ROLLOUT_STUCK,
+                reason::CONFIG_REJECTED,
             ]
             .contains(&ready.reason.as_str())
     });
@@ -350,6 +351,13 @@ fn readiness(host: &OfficeKmsHost, sight: &Sight) -> Readiness {
                 return is(false, false, reason::LEDGER_NOT_READY, message);
             }
         }
+    }
+    if let Some(why) = sight.outside.replicas.as_ref().and_then(|seen| seen.reload.as_ref()) {
+        let message = format!(
+            "a replica cannot take over the changed configuration and goes on with the one before: {why}; give the pods \
+             the host image of the operator's version"
+        );
+        return is(false, true, reason::CONFIG_REJECTED, message);
     }
     if workload.wanted == 0 {
         return is(

@@ -218,12 +218,14 @@ impl Story {
         Ok(())
     }
 
-    /// Has the Deployment run, and waits until the resource is ready.
+    /// Has the Deployment run, and waits until the resource is ready, as its present generation says.
     pub async fn ready(&self, name: &str) -> Result<()> {
         becomes("the resource is ready", async || {
             self.runs(name).await?;
             let (is, why, _) = self.condition(name, "Ready").await;
-            Ok(is == "True" && why == "AsSpecified")
+            let host = self.hosts.get(name).await?;
+            let of = host.status.and_then(|status| status.observed_generation);
+            Ok(is == "True" && why == "AsSpecified" && of == host.metadata.generation)
         })
         .await
         .with_context(|| name.to_owned())

@@ -35,6 +35,8 @@ use crate::validate;
 const ON_ITS_WAY: Duration = Duration::from_secs(30);
 /// What is missing and may be on its way is looked for so often.
 const MAY_COME: Duration = Duration::from_secs(5);
+/// While the watches have not shown what there is, it is looked so often whether they have.
+const UNSEEN: Duration = Duration::from_secs(1);
 /// What is seen within this time of a look is one look more, not many.
 const TOGETHER: Duration = Duration::from_millis(250);
 
@@ -87,6 +89,14 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
     };
     if host.metadata.deletion_timestamp.is_some() {
         return work.end(seen, paused).await;
+    }
+    let settled = context.watches.settled();
+    if work.memory(|memory| memory.waits_for_watches(settled, Instant::now())) {
+        let soon = Next::After {
+            again: UNSEEN,
+            hold: TOGETHER,
+        };
+        return (soon, "progressing");
     }
     if paused {
         work.settled = false;

@@ -15,7 +15,8 @@ const FIGHT: usize = 5;
 /// A fight is over when nothing had to be put back for so long. Longer than what is seen is held in a fight, so that one
 /// that goes on is never taken for over.
 const CALM: Duration = Duration::from_secs(25);
-/// How long what is missing may be on its way, as where all is applied in one go, before people are called.
+/// How long what is missing may be on its way, as where all is applied in one go, before people are called; and how long
+/// watches may take to begin.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long what was read of Secrets is used, when all was well.
 const FRESH: Duration = Duration::from_secs(30);
@@ -27,6 +28,8 @@ pub(super) struct Memory {
     inputs: Option<(i64, Instant, Inputs)>,
     /// Since when something that the spec names is not there.
     lacking: Option<Instant>,
+    /// Since when it waits for the watches to show what there is.
+    unseen: Option<Instant>,
     /// The generated Secrets whose owners are as this policy wants them.
     owned: Option<(DeletionPolicy, Vec<String>)>,
     /// The status that was written last, or found as it should be.
@@ -86,6 +89,17 @@ impl Memory {
     /// Whether something that the spec names and that is not there, as was just seen, may still be on its way.
     pub(super) fn may_come(&mut self, now: Instant) -> bool {
         let since = *self.lacking.get_or_insert(now);
+        now.saturating_duration_since(since) < GRACE
+    }
+
+    /// Whether to wait until the watches have shown what there is: what was not shown yet would be taken for missing, and a
+    /// resource that is well for one on its way. Not for ever, as a watch may never come about.
+    pub(super) fn waits_for_watches(&mut self, settled: bool, now: Instant) -> bool {
+        if settled {
+            self.unseen = None;
+            return false;
+        }
+        let since = *self.unseen.get_or_insert(now);
         now.saturating_duration_since(since) < GRACE
     }
 
@@ -157,6 +171,17 @@ mod tests {
         assert!(memory.lets_settle(true));
         assert!(!memory.lets_settle(false));
         assert!(memory.lets_settle(true));
+    }
+
+    #[test]
+    fn watches_are_waited_for_but_not_for_ever() {
+        let mut memory = Memory::default();
+        let begin = Instant::now();
+        assert!(!memory.waits_for_watches(true, begin));
+        assert!(memory.waits_for_watches(false, begin));
+        assert!(memory.waits_for_watches(false, begin + Duration::from_secs(29)));
+        assert!(!memory.waits_for_watches(false, begin + Duration::from_secs(30)));
+        assert!(!memory.waits_for_watches(true, begin + Duration::from_secs(31)));
     }
 
     #[test]

@@ -37,6 +37,12 @@ impl Watches {
         change(states.entry((kind.kind.to_owned(), scope.to_owned())).or_default());
     }
 
+    /// As if the watch of a kind had shown what there is.
+    #[cfg(test)]
+    pub(super) fn shown(&self, kind: &ChildKind) {
+        self.set(kind, "", |state| state.synced = true);
+    }
+
     /// Whether every watch has shown what there is, or said why it cannot.
     #[must_use]
     pub fn settled(&self) -> bool {

@@ -151,6 +151,29 @@ fn the_ledger_is_known_only_from_replicas_that_answered() {
 }
 
 #[test]
+fn a_configuration_that_a_replica_refuses_is_not_as_specified() {
+    let mut seen = sight(2);
+    seen.outside.replicas = Some(Arc::new(Replicas {
+        answered: 2,
+        reload: Some("host.yaml line 3: unknown field `new`".into()),
+        ..Replicas::default()
+    }));
+    let refused = status(&host(), &seen, at(1));
+    let ready = find(&refused, "Ready");
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", reason::CONFIG_REJECTED)
+    );
+    assert!(ready.message.contains("unknown field `new`"), "{}", ready.message);
+    assert_eq!(find(&refused, "Stalled").status, "True");
+    assert_eq!(
+        find(&refused, "Available").status,
+        "True",
+        "it goes on with the one before"
+    );
+}
+
+#[test]
 fn every_reason_is_told_in_the_reference() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/conditions.md"))
         .expect("the page");

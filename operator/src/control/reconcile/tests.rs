@@ -22,7 +22,7 @@ fn context(answer: impl Fn(&str, &str) -> (u16, Value) + Clone + Send + 'static)
                 .body(Body::from(body.to_string().into_bytes()))
         }
     });
-    Arc::new(Context::new(Parts {
+    let context = Context::new(Parts {
         client: Client::new(service, "office"),
         settings: Settings::default(),
         hosts: Arc::default(),
@@ -36,7 +36,9 @@ fn context(answer: impl Fn(&str, &str) -> (u16, Value) + Clone + Send + 'static)
         scratch: std::env::temp_dir(),
         gate: Gate::open(),
         turns: Arc::new(crate::control::upgrade::Turns::new(1)),
-    }))
+    });
+    context.watches.shown(&crate::kinds::HOST);
+    Arc::new(context)
 }
 
 fn paused() -> OfficeKmsHost {
