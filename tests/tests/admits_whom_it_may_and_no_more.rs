@@ -131,8 +131,9 @@ async fn a_client_that_makes_no_call_is_idle_whatever_else_it_asks_for() -> Resu
     let (replica, _host) = replica("{limits: {idleTimeout: 600ms}}")?;
     let mut connection = Connection::connect(replica.address, &ConnectOptions::default()).await?;
     let proposal = Proposal::one(Interface::KMS, TransferSyntax::Ndr);
-    for _ in 0..20 {
+    for asked in 0..20 {
         if connection.alter_context(&proposal).await.is_err() {
+            assert!(asked > 0, "it has its time");
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -32,6 +32,9 @@ async fn tshark(capture: &Path, port: u16, filter: &str, fields: &[&str]) -> Res
         .args(fields.iter().flat_map(|field| ["-e", field]))
         .output()
         .await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // A capture that was ended in the middle of a packet is read up to there.
+    ensure!(output.status.success() || said.contains("cut short"), "tshark: {said}");
     Ok(String::from_utf8(output.stdout)?)
 }
 

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::status::LedgerStatus;
 use crate::ledger::{Ledger, LedgerError, Millis, StoredEvent};
+use crate::telemetry::chain;
 
 /// How long the ledger's store may take to answer for a status.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -58,7 +59,7 @@ impl LedgerView {
             }
         };
         match timeout(PATIENCE, reading).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
+            Ok(result) => result.map_err(|error| chain(&error)),
             Err(_) => Err("the ledger's store did not answer in time".to_owned()),
         }
     }
@@ -78,7 +79,7 @@ impl LedgerView {
                     ..LedgerStatus::default()
                 };
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => chain(&error),
             Err(_) => "its store did not answer in time".to_owned(),
         };
         LedgerStatus {
