@@ -73,7 +73,10 @@ impl Zone {
         }
         let mut answer = Message::response(asked.id, asked.op_code);
         answer.metadata.recursion_desired = asked.recursion_desired;
-        answer.add_queries(asked.queries.iter().cloned());
+        // Of several questions none is repeated: compressed in the question, their names may fill a far larger answer.
+        if let [query] = asked.queries.as_slice() {
+            answer.add_query(query.clone());
+        }
         if asked.edns.is_some() {
             let mut edns = Edns::new();
             edns.set_max_payload(DATAGRAM);
@@ -147,6 +150,20 @@ mod tests {
     fn ask(zone: &Zone, name: &str, kind: RecordType) -> Message {
         let asked = question(&Name::from_ascii(name).unwrap(), kind, false);
         Message::from_vec(&zone.answer_stream(&asked.to_vec().unwrap()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn many_questions_get_a_small_answer() {
+        let name: Name = format!("{0}.{0}.{0}.corp.example.com", "a".repeat(60)).parse().unwrap();
+        let mut asked = question(&name, RecordType::SRV, false);
+        for _ in 0..58 {
+            asked.add_query(asked.queries[0].clone());
+        }
+        let bytes = asked.to_vec().unwrap();
+        let answer = zone(1).answer_datagram(&bytes).unwrap();
+        let read = Message::from_vec(&answer).unwrap();
+        assert_eq!((read.response_code, read.queries.len()), (ResponseCode::FormErr, 0));
+        assert!(answer.len() < 100, "{} bytes", answer.len());
     }
 
     #[test]
