@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "up.json";
+/// Held by the `kmsctl up` whose folder it is.
+const LOCK: &str = "lock";
 
 /// Where `kmsctl up` keeps its keys and its record.
 #[derive(Debug, Clone, clap::Args)]
@@ -106,6 +108,25 @@ impl Local {
     fn is_alive(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
         pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    }
+
+    /// Takes the folder for one `kmsctl up`, before anything is written there. It is given back when the file is dropped, or
+    /// the process ends in whatever way.
+    ///
+    /// # Errors
+    /// When something else runs already, or the folder cannot be written.
+    pub fn claim(folder: &Path) -> Result<fs::File> {
+        let path = folder.join(LOCK);
+        let cannot = || format!("cannot lock {}", path.display());
+        let file = fs::File::create(&path).with_context(cannot)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => {
+                let other = Self::read(folder)?.map_or(String::new(), |other| format!(", as process {}", other.pid));
+                bail!("`kmsctl up` runs already{other}: stop it, or give this one another --state-dir")
+            }
+            Err(fs::TryLockError::Error(error)) => Err(error).with_context(cannot),
+        }
     }
 
     /// Writes the record; it is removed when the returned guard is dropped.

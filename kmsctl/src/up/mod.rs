@@ -84,6 +84,8 @@ pub async fn run(args: &Args) -> Result<Exit> {
         private(&folder)?;
         (folder, None)
     };
+    // Another one's keys must not be written anew.
+    let _claim = Local::claim(&folder)?;
     let running = replicas::start(&hosts, &manifest, &folder, args.redis.as_deref()).await?;
     let zones = names::serve(&hosts, &running).await?;
     let local = Local {

@@ -54,6 +54,12 @@ fn it_stops_when_told_and_a_second_one_is_refused() -> Result<()> {
     let refusal = String::from_utf8(second.stderr)?;
     assert_eq!(second.status.code(), Some(1), "{refusal}");
     ensure!(refusal.contains("runs already"), "{refusal}");
+    let asked = up.beside(&["activate"])?;
+    let told = String::from_utf8_lossy(&asked.stdout);
+    ensure!(
+        asked.status.success(),
+        "the first goes on with the keys that it has: {told}"
+    );
     let pid = rustix::process::Pid::from_child(&up.process);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     ensure!(up.process.wait()?.success());
