@@ -53,6 +53,11 @@ lint: toolchain ## Formatting, clippy with warnings denied, documentation, licen
 setup: toolchain ## Install the servers and peers that tests and benches start (Debian, PyPI)
 	scripts/setup servers python
 
+# What comes after runs with the toolchain that is found here; the user's default one stays what it is.
 .PHONY: toolchain
-toolchain:
+toolchain: installed-toolchain
+	@: $(eval export RUSTUP_TOOLCHAIN := $(shell scripts/rust-toolchain))
+
+.PHONY: installed-toolchain
+installed-toolchain:
 	@scripts/setup toolchain

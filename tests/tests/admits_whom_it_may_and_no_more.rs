@@ -7,7 +7,7 @@ use anyhow::Result;
 use bytes::BytesMut;
 use kms_host::rpc::client::ClientAssociation;
 use kms_host::rpc::{
-    ConnectOptions, Connection, DataRepresentation, FaultStatus, Interface, Proposal, Reply, TransferSyntax,
+    CallError, ConnectOptions, Connection, DataRepresentation, FaultStatus, Interface, Proposal, Reply, TransferSyntax,
 };
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use system_tests::replica::Replica;
@@ -128,12 +128,14 @@ async fn what_is_answered_without_a_licensed_host_counts_as_a_request_too() -> R
 
 #[tokio::test]
 async fn a_client_that_makes_no_call_is_idle_whatever_else_it_asks_for() -> Result<()> {
-    let (replica, _host) = replica("{limits: {idleTimeout: 600ms}}")?;
+    let (replica, _host) = replica("{limits: {idleTimeout: 1s}}")?;
     let mut connection = Connection::connect(replica.address, &ConnectOptions::default()).await?;
     let proposal = Proposal::one(Interface::KMS, TransferSyntax::Ndr);
     for asked in 0..20 {
-        if connection.alter_context(&proposal).await.is_err() {
-            assert!(asked > 0, "it has its time");
+        if let Err(error) = connection.alter_context(&proposal).await {
+            assert!(asked >= 2, "it has its time, but {error} after {asked}");
+            assert!(matches!(error, CallError::Broken(_)), "{error}");
+            assert_eq!(replica.metric(&refusals("rate")).await?, 0.0, "it was idle");
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -38,12 +38,18 @@ async fn tshark(capture: &Path, port: u16, filter: &str, fields: &[&str]) -> Res
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Asserts that no packet is malformed, and that tshark warns of nothing but the refusal that a bind_nak is.
-async fn assert_well_formed(capture: &Path, port: u16) -> Result<()> {
+/// What tshark finds malformed, or warns of, but for the refusal that a bind_nak is.
+async fn remarks(capture: &Path, port: u16) -> Result<String> {
     const WARNING: u32 = 0x0060_0000;
     let filter = format!("(_ws.malformed || _ws.expert.severity >= {WARNING}) && !(dcerpc.pkt_type == 13)");
-    let remarks = tshark(capture, port, &filter, &["frame.number", "_ws.expert.message"]).await?;
-    assert_eq!(remarks, "");
+    tshark(capture, port, &filter, &["frame.number", "_ws.expert.message"]).await
+}
+
+/// Asserts that tshark reads at least so many packets with PDUs, and has no remarks on any.
+async fn assert_well_formed(capture: &Path, port: u16, packets: usize) -> Result<()> {
+    assert_eq!(remarks(capture, port).await?, "");
+    let read = dissect(capture, port, &["frame.number"]).await?.len();
+    assert!(read >= packets, "{read} packets are read of {packets}");
     Ok(())
 }
 
@@ -109,7 +115,7 @@ async fn tshark_dissects_a_captured_session_with_no_malformed_packet() -> Result
         .await
         .context("the capture stays short")??;
     dumpcap.kill().await?;
-    assert_well_formed(&capture, server.port()).await?;
+    assert_well_formed(&capture, server.port(), lines.len()).await?;
     // request, response, fault, bind, bind_ack, bind_nak, alter_context, alter_context_resp
     assert_eq!(types(&lines), BTreeSet::from([0, 2, 3, 11, 12, 13, 14, 15]));
     Ok(())
@@ -131,7 +137,8 @@ async fn tshark_dissects_every_pdu_that_we_form_in_both_byte_orders() -> Result<
     }
     let capture = tempfile::NamedTempFile::new()?;
     pcap::write(capture.path(), 1688, &sessions)?;
-    assert_well_formed(capture.path(), 1688).await?;
+    // In each byte order the client sends eight PDUs, and five of them at least are answered; one bind is refused.
+    assert_well_formed(capture.path(), 1688, 2 * (8 + 5 + 1)).await?;
     let fields = [
         "dcerpc.pkt_type",
         "dcerpc.cn_ack_result",
@@ -153,6 +160,28 @@ async fn tshark_dissects_every_pdu_that_we_form_in_both_byte_orders() -> Result<
             "{shown}: {lines:#?}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tshark_remarks_on_a_broken_pdu() -> Result<()> {
+    if !peer::has("tshark", "--version") {
+        peer::skipped("tshark_remarks_on_a_broken_pdu", "tshark is not installed");
+        return Ok(());
+    }
+    let mut conversation = Conversation::default();
+    let mut sent = bind(
+        PacketType::Bind,
+        DataRepresentation::LITTLE_ENDIAN,
+        1,
+        &[TransferSyntax::Ndr.id()],
+    );
+    // More contexts are announced than follow.
+    *sent.get_mut(24).context("a bind counts its contexts")? = 9;
+    conversation.client(&sent);
+    let capture = tempfile::NamedTempFile::new()?;
+    pcap::write(capture.path(), 1688, &[conversation])?;
+    assert_ne!(remarks(capture.path(), 1688).await?, "");
     Ok(())
 }
 
