@@ -13,6 +13,8 @@ pub mod kind {
     pub const AVAILABLE: &str = "Available";
     /// Replicas reach their ledger.
     pub const LEDGER_READY: &str = "LedgerReady";
+    /// Licensed hosts answer the replicas on their KMS port.
+    pub const HOSTS_ANSWER: &str = "HostsAnswer";
     /// Licensed hosts carry their products, activated.
     pub const HOSTS_LICENSED: &str = "HostsLicensed";
     /// Licensed hosts differ in what they activate.
@@ -27,12 +29,13 @@ pub mod kind {
     pub const PAUSED: &str = "Paused";
 
     /// Every type, in the order of the status.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 12] = [
         READY,
         RECONCILING,
         STALLED,
         AVAILABLE,
         LEDGER_READY,
+        HOSTS_ANSWER,
         HOSTS_LICENSED,
         HOSTS_UNEQUAL,
         THRESHOLD_MET,
@@ -40,6 +43,15 @@ pub mod kind {
         CLIENTS_BYPASS_RELAY,
         PAUSED,
     ];
+
+    /// The status that a condition has when nobody need look.
+    #[must_use]
+    pub fn wanted(kind: &str) -> &'static str {
+        match kind {
+            RECONCILING | STALLED | HOSTS_UNEQUAL | CLIENTS_BYPASS_RELAY | PAUSED => "False",
+            _ => "True",
+        }
+    }
 }
 
 /// Reasons of the conditions that the operator itself finds. Those about licensed hosts and DNS are with their modules.
@@ -96,9 +108,13 @@ pub mod reason {
     pub const LEDGER_UNREACHABLE: &str = "LedgerUnreachable";
     /// No replica could be asked.
     pub const REPLICAS_NOT_ASKED: &str = "ReplicasNotAsked";
+    /// Every replica that answered gets answers of every licensed host.
+    pub const EVERY_HOST_ANSWERS: &str = "EveryHostAnswers";
+    /// A licensed host does not answer a replica.
+    pub const HOST_SILENT: &str = "HostSilent";
 
     /// Every reason of this module.
-    pub const ALL: [&str; 26] = [
+    pub const ALL: [&str; 28] = [
         AS_SPECIFIED,
         SCALED_TO_ZERO,
         PROGRESSING,
@@ -125,5 +141,7 @@ pub mod reason {
         LEDGER_ANSWERS,
         LEDGER_UNREACHABLE,
         REPLICAS_NOT_ASKED,
+        EVERY_HOST_ANSWERS,
+        HOST_SILENT,
     ];
 }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::control::queue::Key;
 use crate::licensing::metrics::LicensedHosts;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +44,14 @@ struct ConditionLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnwellLabel {
+    namespace: String,
+    name: String,
+    condition: &'static str,
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PermissionLabel {
     verb: String,
     resource: String,
@@ -66,6 +75,7 @@ pub struct Metrics {
     children: Gauge,
     older_images: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
+    unwell: Family<UnwellLabel, Gauge>,
     licensed_hosts: LicensedHosts,
     missing_permissions: Family<PermissionLabel, Gauge>,
 }
@@ -88,6 +98,7 @@ impl Default for Metrics {
             children: Gauge::default(),
             older_images: Gauge::default(),
             conditions: Family::default(),
+            unwell: Family::default(),
             licensed_hosts: LicensedHosts::default(),
             missing_permissions: Family::default(),
         };
@@ -149,6 +160,11 @@ impl Metrics {
             "conditions",
             "Resources by the status of their conditions",
             self.conditions.clone(),
+        );
+        registry.register(
+            "unwell",
+            "Conditions that somebody is to look at (1), by resource",
+            self.unwell.clone(),
         );
         registry.register_collector(Box::new(self.licensed_hosts.clone()));
         registry.register(
@@ -213,6 +229,20 @@ impl Metrics {
     pub fn condition(&self, condition: &'static str, status: &'static str, resources: usize) {
         let gauge = self.conditions.get_or_create(&ConditionLabel { condition, status });
         gauge.set(i64::try_from(resources).unwrap_or(i64::MAX));
+    }
+
+    /// Says which conditions of which resources somebody is to look at, in place of what was said before.
+    pub fn unwell(&self, conditions: Vec<(Key, &'static str, String)>) {
+        self.unwell.clear();
+        for (key, condition, reason) in conditions {
+            let label = UnwellLabel {
+                namespace: key.namespace,
+                name: key.name,
+                condition,
+                reason,
+            };
+            self.unwell.get_or_create(&label).set(1);
+        }
     }
 
     /// Says whether the operator has a permission that it needs; only what it lacks is shown.

@@ -5,12 +5,14 @@
 //! about clients being answered as the spec says; whether licensed hosts, ledger and DNS are well is told beside it, since
 //! replicas answer without the operator's view of those.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::OfficeKmsHost;
 use crate::api::status::{Counts, Endpoint, OfficeKmsHostStatus, Summary};
 use crate::build::common::{Component, selector};
+use crate::build::names;
+use crate::build::redis::DATA;
 use crate::conditions::{kind, reason};
 use crate::control::facts::{Service, Workload};
 use crate::control::outside::{Seen, has_zones};
@@ -19,6 +21,8 @@ use crate::notice::Notice;
 
 /// What Events say that was being done.
 const ACTION: &str = "Reconciling";
+/// Before people are called to a managed ledger that is not ready: its volume and its image may take their time.
+const LEDGER_STARTS: SignedDuration = SignedDuration::from_mins(10);
 /// Longest message of a condition.
 const LONGEST: usize = 1024;
 
@@ -87,7 +91,7 @@ fn verdict(kind: &'static str, status: Option<bool>, reason: &str, message: impl
 #[must_use]
 pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsHostStatus {
     let before = host.status.clone().unwrap_or_default();
-    let ready = readiness(host, sight);
+    let ready = readiness(host, sight, now);
     let (at_work, stalled) = (!ready.done && !ready.stalled, ready.stalled);
     let mut verdicts = vec![
         verdict(kind::READY, Some(ready.done), ready.reason, ready.message.clone()),
@@ -104,8 +108,9 @@ pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsH
             if stalled { ready.message.as_str() } else { "" },
         ),
         available(sight),
-        ledger(sight),
+        ledger(host, sight),
     ];
+    verdicts.extend(answering(host, sight));
     verdicts.extend(hosts(host, sight));
     verdicts.extend(zones(sight));
     verdicts.push(match sight.paused {
@@ -197,6 +202,7 @@ fn unseen(host: &OfficeKmsHost, sight: &Sight) -> Vec<&'static str> {
     let mut unseen = Vec::new();
     if sight.outside.replicas.is_none() {
         unseen.push(kind::LEDGER_READY);
+        unseen.extend(host.spec.licensed_hosts.is_some().then_some(kind::HOSTS_ANSWER));
         unseen.extend(host.spec.rehearsal.is_some().then_some(kind::THRESHOLD_MET));
     }
     if sight.outside.licensing.is_none() && host.spec.licensed_hosts.is_some() {
@@ -247,7 +253,7 @@ struct Readiness {
     message: String,
 }
 
-fn readiness(host: &OfficeKmsHost, sight: &Sight) -> Readiness {
+fn readiness(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> Readiness {
     let is = |done, stalled, reason, message: String| Readiness {
         done,
         stalled,
@@ -330,27 +336,14 @@ fn readiness(host: &OfficeKmsHost, sight: &Sight) -> Readiness {
         };
         return is(false, false, reason, message);
     }
-    if sight.managed_ledger {
-        match &sight.ledger {
-            Some(ledger) if ledger.workload.ready >= ledger.workload.wanted => {}
-            // Relays answer without it; a rehearsal host does not.
-            _ if host.spec.rehearsal.is_none() => {}
-            Some(Running {
-                workload: Workload { stuck: Some(why), .. },
-                ..
-            }) => {
-                return is(
-                    false,
-                    true,
-                    reason::ROLLOUT_STUCK,
-                    format!("the managed ledger cannot start: {why}"),
-                );
-            }
-            _ => {
-                let message = "the managed ledger is not ready, and a rehearsal host needs it".to_owned();
-                return is(false, false, reason::LEDGER_NOT_READY, message);
-            }
-        }
+    // Relays answer without it; a rehearsal host does not.
+    if !managed_ledger_is_ready(sight) && host.spec.rehearsal.is_some() {
+        let message = format!(
+            "the managed ledger is not ready, and a rehearsal host needs it: {}",
+            look_at_ledger(host)
+        );
+        let overdue = unready_since(host).is_some_and(|since| now.duration_since(since) >= LEDGER_STARTS);
+        return is(false, overdue, reason::LEDGER_NOT_READY, message);
     }
     if let Some(why) = sight.outside.replicas.as_ref().and_then(|seen| seen.reload.as_ref()) {
         let message = format!(
@@ -375,6 +368,23 @@ fn readiness(host: &OfficeKmsHost, sight: &Sight) -> Readiness {
     )
 }
 
+fn managed_ledger_is_ready(sight: &Sight) -> bool {
+    let ready = |ledger: &Running| ledger.workload.ready >= ledger.workload.wanted;
+    !sight.managed_ledger || sight.ledger.as_ref().is_some_and(ready)
+}
+
+fn look_at_ledger(host: &OfficeKmsHost) -> String {
+    let redis = names::redis(host);
+    format!("look at the pod {redis}-0, its events and log, and at its volume claim {DATA}-{redis}-0")
+}
+
+/// Since when the stored status says that the resource is not ready.
+fn unready_since(host: &OfficeKmsHost) -> Option<Timestamp> {
+    let mut conditions = host.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.find(|condition| condition.type_ == kind::READY && condition.status == "False")?;
+    Some(ready.last_transition_time.0)
+}
+
 fn available(sight: &Sight) -> Verdict {
     let ready = sight.deployment.as_ref().map_or(0, |running| running.workload.ready);
     match ready {
@@ -388,15 +398,18 @@ fn available(sight: &Sight) -> Verdict {
     }
 }
 
-fn ledger(sight: &Sight) -> Verdict {
+fn ledger(host: &OfficeKmsHost, sight: &Sight) -> Verdict {
     match &sight.outside.replicas {
         Some(replicas) if replicas.answered > 0 => match &replicas.without_ledger {
             None => verdict(kind::LEDGER_READY, Some(true), reason::LEDGER_ANSWERS, ""),
             Some((count, why)) => {
-                let message = format!(
+                let mut message = format!(
                     "{count} of {} replicas do not reach the ledger: {why}",
                     replicas.answered
                 );
+                if !managed_ledger_is_ready(sight) {
+                    message = format!("{message}; it is not ready: {}", look_at_ledger(host));
+                }
                 verdict(kind::LEDGER_READY, Some(false), reason::LEDGER_UNREACHABLE, message)
             }
         },
@@ -405,6 +418,33 @@ fn ledger(sight: &Sight) -> Verdict {
             verdict(kind::LEDGER_READY, None, reason::REPLICAS_NOT_ASKED, message)
         }
     }
+}
+
+/// Whether licensed hosts answer on their KMS port, as the replicas find it: WS-Management may well answer without.
+fn answering(host: &OfficeKmsHost, sight: &Sight) -> Option<Verdict> {
+    host.spec.licensed_hosts.as_ref()?;
+    let replicas = sight.outside.replicas.as_ref().filter(|replicas| replicas.answered > 0);
+    let Some(replicas) = replicas else {
+        let message = "no replica could be asked through its admin port from here";
+        return Some(verdict(kind::HOSTS_ANSWER, None, reason::REPLICAS_NOT_ASKED, message));
+    };
+    if replicas.silent.is_empty() {
+        return Some(verdict(kind::HOSTS_ANSWER, Some(true), reason::EVERY_HOST_ANSWERS, ""));
+    }
+    let told: Vec<String> = replicas
+        .silent
+        .iter()
+        .map(|(name, silence)| {
+            let why = silence.why.as_deref().unwrap_or("no answer");
+            let (of, answered, address) = (silence.replicas, replicas.answered, &silence.address);
+            format!("{name} ({address}) does not answer {of} of {answered} replicas: {why}")
+        })
+        .collect();
+    let message = format!(
+        "{}; is it on, is its KMS port open to the pods, does the service sppsvc run?",
+        told.join("; ")
+    );
+    Some(verdict(kind::HOSTS_ANSWER, Some(false), reason::HOST_SILENT, message))
 }
 
 fn hosts(host: &OfficeKmsHost, sight: &Sight) -> Vec<Verdict> {
@@ -558,6 +598,7 @@ pub fn notices(before: Option<&OfficeKmsHostStatus>, after: &OfficeKmsHostStatus
         (kind::READY, "False"),
         (kind::STALLED, "True"),
         (kind::LEDGER_READY, "False"),
+        (kind::HOSTS_ANSWER, "False"),
         (kind::PAUSED, "True"),
     ] {
         let was = before.and_then(|before| find(before, type_));

@@ -78,6 +78,7 @@ fn alerts_and_the_dashboard_speak_of_metrics_and_conditions_that_there_are() {
     let _seen = host.host("kms01");
     let operator = kms_operator::metrics::Metrics::default();
     operator.condition(kms_operator::conditions::kind::READY, "True", 1);
+    operator.unwell(Vec::new());
     operator.failed(kms_operator::conditions::reason::DEFECT);
     operator.reconciled("ready", std::time::Duration::ZERO);
     operator.wrote("Service", "apply");

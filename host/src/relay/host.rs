@@ -85,6 +85,14 @@ pub struct LicensedHostStatus {
     pub last_failure: Option<LastFailure>,
 }
 
+impl LicensedHostStatus {
+    /// Whether it answers, as far as is known: it gets its share of the clients.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.health == "well"
+    }
+}
+
 /// What went wrong last.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -284,6 +284,11 @@ fn meaning(type_: &str) -> Option<Meaning> {
             State::Wrong,
             "check the ledger's address, password and certificate; the replicas' logs name the error",
         ),
+        "HostsAnswer" => (
+            "True",
+            State::Wrong,
+            "kmsctl probe asks a host: is it on, is its KMS port open to the pods, does sppsvc run on it?",
+        ),
         "HostsLicensed" => (
             "True",
             State::Wrong,

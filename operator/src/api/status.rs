@@ -17,8 +17,8 @@ pub struct OfficeKmsHostStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Conditions: Ready, Reconciling, Stalled, Available, LedgerReady, HostsLicensed, HostsUnequal, ThresholdMet,
-    /// DnsPublished, ClientsBypassRelay, Paused. docs/reference/conditions.md lists their reasons.
+    /// Conditions: Ready, Reconciling, Stalled, Available, LedgerReady, HostsAnswer, HostsLicensed, HostsUnequal,
+    /// ThresholdMet, DnsPublished, ClientsBypassRelay, Paused. docs/reference/conditions.md lists their reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -46,13 +46,16 @@ fn label_map<const N: usize>(labels: [(&str, &str); N]) -> Labels {
         .collect()
 }
 
+/// Label of the resource that a child belongs to.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+
 /// Labels that pods are selected by. They never change.
 #[must_use]
 pub fn selector(host: &OfficeKmsHost, component: Component) -> Labels {
     let (name, component) = component.labels();
     label_map([
         ("app.kubernetes.io/name", name),
-        ("app.kubernetes.io/instance", &host.name_any()),
+        (INSTANCE, &host.name_any()),
         ("app.kubernetes.io/component", component),
     ])
 }

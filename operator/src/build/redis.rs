@@ -25,6 +25,8 @@ const PORT: &str = "redis";
 const CONFIG_FILE: &str = "redis.conf";
 const CONFIG_DIRECTORY: &str = "/etc/redis/config";
 const AUTH_DIRECTORY: &str = "/etc/redis/auth";
+/// Name of the volume, and of its claim.
+pub const DATA: &str = "data";
 const DATA_DIRECTORY: &str = "/data";
 
 /// Written to the append-only file every second: what a crash loses, replicas write again or count again.
@@ -163,7 +165,7 @@ pub fn stateful_set(host: &OfficeKmsHost, settings: &Settings, inputs: &Inputs) 
 fn claim(host: &OfficeKmsHost, managed: &ManagedLedger) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: ObjectMeta {
-            name: Some("data".to_owned()),
+            name: Some(DATA.to_owned()),
             labels: Some(selector(host, Component::Ledger)),
             ..ObjectMeta::default()
         },
@@ -245,7 +247,7 @@ fn redis_container(host: &OfficeKmsHost, managed: &ManagedLedger, settings: &Set
         volume_mounts: Some(vec![
             mount("config", CONFIG_DIRECTORY, true),
             mount("auth", AUTH_DIRECTORY, true),
-            mount("data", DATA_DIRECTORY, false),
+            mount(DATA, DATA_DIRECTORY, false),
         ]),
         ..container(
             "redis",

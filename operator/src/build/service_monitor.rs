@@ -3,7 +3,7 @@
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::common::{Component, metadata, selector, with};
+use super::common::{Component, INSTANCE, metadata, selector, with};
 use super::service::{ADMIN, ENDPOINT};
 use crate::api::OfficeKmsHost;
 
@@ -20,6 +20,8 @@ pub fn build(host: &OfficeKmsHost) -> Option<Value> {
         "kind": "ServiceMonitor",
         "metadata": metadata,
         "spec": {
+            // `job` is the resource: alerts name it.
+            "jobLabel": INSTANCE,
             "selector": {"matchLabels": labels},
             "endpoints": [{"port": ADMIN, "path": "/metrics", "interval": wanted.interval}],
         },

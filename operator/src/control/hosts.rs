@@ -7,6 +7,7 @@ use kube::ResourceExt as _;
 
 use super::queue::{Cause, Key};
 use crate::api::{GROUP, OfficeKmsHost};
+use crate::conditions::kind;
 
 /// All resources that are watched.
 #[derive(Debug, Default)]
@@ -76,8 +77,7 @@ impl Hosts {
     #[must_use]
     pub fn conditions(&self) -> Vec<(&'static str, &'static str, usize)> {
         let mut counts: HashMap<(&'static str, &'static str), usize> = HashMap::new();
-        let kinds = crate::conditions::kind::ALL;
-        for kind in kinds {
+        for kind in kind::ALL {
             for status in ["True", "False", "Unknown"] {
                 counts.insert((kind, status), 0);
             }
@@ -96,6 +96,25 @@ impl Hosts {
             .into_iter()
             .map(|((kind, status), count)| (kind, status, count))
             .collect()
+    }
+
+    /// Conditions, with their reason, that somebody is to look at: those that are neither as they should be, nor unknown, nor
+    /// about work that goes on.
+    #[must_use]
+    pub fn unwell(&self) -> Vec<(Key, &'static str, String)> {
+        let mut unwell = Vec::new();
+        for (key, host) in self.lock().iter() {
+            for condition in host.status.iter().flat_map(|status| &status.conditions) {
+                let kinds = kind::ALL.into_iter().filter(|kind| *kind != kind::RECONCILING);
+                let Some(found) = kinds.into_iter().find(|kind| *kind == condition.type_) else {
+                    continue;
+                };
+                if condition.status != "Unknown" && condition.status != kind::wanted(found) {
+                    unwell.push((key.clone(), found, condition.reason.clone()));
+                }
+            }
+        }
+        unwell
     }
 
     /// How many there are.
@@ -139,6 +158,40 @@ mod tests {
             "spec": {"rehearsal": {}}, "status": {"readyReplicas": ready}
         }))
         .expect("a resource")
+    }
+
+    #[test]
+    fn what_somebody_is_to_look_at_is_told_with_the_resource() {
+        let hosts = Hosts::default();
+        let mut ill = host(1, 1, 0);
+        let conditions = json!([
+            {"type": "Ready", "status": "False", "reason": "RolloutStuck"},
+            {"type": "Reconciling", "status": "True", "reason": "RolloutStuck"},
+            {"type": "HostsUnequal", "status": "True", "reason": "ProductsDiffer"},
+            {"type": "Paused", "status": "False", "reason": "NotPaused"},
+            {"type": "LedgerReady", "status": "Unknown", "reason": "ReplicasNotAsked"},
+            {"type": "Audited", "status": "False", "reason": "OfSomebodyElse"},
+        ]);
+        let whole = |mut condition: serde_json::Value| {
+            condition["message"] = json!("");
+            condition["lastTransitionTime"] = json!("2026-01-01T00:00:00Z");
+            serde_json::from_value(condition).expect("a condition")
+        };
+        let conditions: Vec<serde_json::Value> = serde_json::from_value(conditions).expect("a list");
+        ill.status.as_mut().expect("a status").conditions = conditions.into_iter().map(whole).collect();
+        hosts.put(ill);
+        let told: Vec<_> = hosts
+            .unwell()
+            .into_iter()
+            .map(|(key, kind, reason)| (key.name, kind, reason))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("kms".to_owned(), kind::READY, "RolloutStuck".to_owned()),
+                ("kms".to_owned(), kind::HOSTS_UNEQUAL, "ProductsDiffer".to_owned()),
+            ]
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the replicas say of themselves: their `/status`, read through the admin port of each where it can be reached.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +42,19 @@ pub struct Replicas {
     pub clients: Option<u64>,
     /// Files that a replica could not take over, with its words.
     pub reload: Option<String>,
+    /// Licensed hosts that a replica gets no answers of, by name.
+    pub silent: BTreeMap<String, Silence>,
+}
+
+/// A licensed host that replicas get no answers of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silence {
+    /// Where it is asked.
+    pub address: String,
+    /// Replicas that sent it no clients, or one on trial, since it did not answer.
+    pub replicas: usize,
+    /// What the first of them said went wrong.
+    pub why: Option<String>,
 }
 
 /// Asks the replicas of a resource.
@@ -111,6 +125,17 @@ fn sum(answers: impl Iterator<Item = Status>) -> Replicas {
         if let Some(routing) = &status.routing {
             replicas.clients = replicas.clients.max(Some(routing.distinct_clients));
         }
+        for host in status.licensed_hosts {
+            if !host.is_well() {
+                let silence = replicas.silent.entry(host.name).or_insert_with(|| Silence {
+                    address: host.address,
+                    replicas: 0,
+                    why: None,
+                });
+                silence.replicas += 1;
+                silence.why = silence.why.take().or(host.last_failure.map(|failure| failure.error));
+            }
+        }
         let reload = status
             .config
             .last_reload
@@ -126,6 +151,41 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_licensed_host_that_a_replica_gets_no_answers_of_is_silent() {
+        let replica = |hosts: serde_json::Value| -> Status {
+            serde_json::from_value(json!({
+                "name": "a", "mode": "relay", "version": "1", "uptimeSeconds": 1, "ready": true, "draining": false,
+                "config": {"generation": 1, "needsRestart": []}, "connections": {"open": 0, "sources": 0, "accepted": 0},
+                "requests": {}, "refusals": {}, "licensedHosts": hosts,
+                "ledger": {"available": true, "counts": [], "recentEvents": []}
+            }))
+            .expect("a status")
+        };
+        let host = |name: &str, health: &str, failure: serde_json::Value| {
+            json!({"name": name, "address": format!("{name}:1688"), "health": health, "failures": 0, "answered": 0,
+                "failed": 0, "idleConnections": 0, "lastFailure": failure})
+        };
+        let refused = json!({"secondsAgo": 3, "error": "connection refused"});
+        let seen = sum([
+            replica(json!([
+                host("kms01", "well", refused.clone()),
+                host("kms02", "ejected", json!(null))
+            ])),
+            replica(json!([
+                host("kms01", "well", json!(null)),
+                host("kms02", "trial", refused)
+            ])),
+        ]
+        .into_iter());
+        let silence = Silence {
+            address: "kms02:1688".into(),
+            replicas: 2,
+            why: Some("connection refused".into()),
+        };
+        assert_eq!(seen.silent, [("kms02".to_owned(), silence)].into());
+    }
 
     #[test]
     fn only_replicas_that_answer_clients_are_asked() {

@@ -87,6 +87,7 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
             for (condition, status, count) in hosts.conditions() {
                 metrics.condition(condition, status, count);
             }
+            metrics.unwell(hosts.unwell());
             metrics.keep_older_images(turns.waiting());
             metrics.encode(queue.depth(), hosts.len(), children.len())
         })

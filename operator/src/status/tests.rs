@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::control::replicas::Replicas;
+use crate::control::replicas::{Replicas, Silence};
 
 fn host() -> OfficeKmsHost {
     serde_json::from_value(json!({
@@ -148,6 +148,76 @@ fn the_ledger_is_known_only_from_replicas_that_answered() {
     assert_eq!(find(&ill, "LedgerReady").status, "False");
     assert!(find(&ill, "LedgerReady").message.contains("1 of 2 replicas"));
     assert_eq!(find(&ill, "Ready").status, "True", "relays answer without it");
+}
+
+#[test]
+fn a_licensed_host_that_replicas_get_no_answers_of_is_named() {
+    let mut seen = sight(2);
+    let of = |seen: &Sight| find(&status(&host(), seen, at(1)), "HostsAnswer").clone();
+    assert_eq!(of(&seen).status, "Unknown", "nobody was asked");
+    let replicas = |silent| {
+        Some(Arc::new(Replicas {
+            answered: 2,
+            silent,
+            ..Replicas::default()
+        }))
+    };
+    seen.outside.replicas = replicas([].into());
+    assert_eq!(of(&seen).status, "True");
+    let silence = Silence {
+        address: "kms01.example.com:1688".into(),
+        replicas: 1,
+        why: Some("connection refused".into()),
+    };
+    seen.outside.replicas = replicas([("kms01".to_owned(), silence)].into());
+    let silent = of(&seen);
+    assert_eq!(
+        (silent.status.as_str(), silent.reason.as_str()),
+        ("False", reason::HOST_SILENT)
+    );
+    let told = "kms01 (kms01.example.com:1688) does not answer 1 of 2 replicas: connection refused";
+    assert!(silent.message.starts_with(told), "{}", silent.message);
+    let ready = status(&host(), &seen, at(1));
+    assert_eq!(find(&ready, "Ready").status, "True", "the others answer");
+    let well = status(
+        &host(),
+        &Sight {
+            outside: Seen {
+                replicas: replicas([].into()),
+                ..Seen::default()
+            },
+            ..sight(2)
+        },
+        at(1),
+    );
+    let told = notices(Some(&well), &ready);
+    assert!(
+        told.iter()
+            .any(|notice| notice.warning && notice.reason == reason::HOST_SILENT)
+    );
+
+    let mut rehearsal = host();
+    rehearsal.spec.licensed_hosts = None;
+    rehearsal.spec.rehearsal = Some(Default::default());
+    let conditions = status(&rehearsal, &seen, at(1)).conditions;
+    assert!(conditions.iter().all(|condition| condition.type_ != "HostsAnswer"));
+}
+
+#[test]
+fn people_are_called_to_a_managed_ledger_that_does_not_start() {
+    let mut host = host();
+    host.spec.licensed_hosts = None;
+    host.spec.rehearsal = Some(Default::default());
+    let mut seen = sight(2);
+    seen.managed_ledger = true;
+    let first = status(&host, &seen, at(1));
+    assert_eq!(find(&first, "Ready").reason, reason::LEDGER_NOT_READY);
+    assert!(find(&first, "Ready").message.contains("pod kms-redis-0"));
+    assert!(find(&first, "Ready").message.contains("claim data-kms-redis-0"));
+    host.status = Some(first);
+    let minutes = |minutes: i64| words(&status(&host, &seen, at(1 + 60 * minutes)));
+    assert_eq!(minutes(9), ["False", "True", "False"]);
+    assert_eq!(minutes(10), ["False", "False", "True"]);
 }
 
 #[test]
