@@ -208,7 +208,7 @@ impl Applier {
             child.name = %wish.name,
             result = tracing::field::Empty
         );
-        let carried_out = self.carry_out(namespace, wish, owner, known.as_ref(), decision, all_seen);
+        let carried_out = self.carry_out(namespace, wish, owner, decision, all_seen);
         let done = carried_out.instrument(span.clone()).await;
         match &done {
             Ok(done) => span.record("result", tracing::field::debug(done)),
@@ -222,7 +222,6 @@ impl Applier {
         namespace: &str,
         wish: &Wish,
         owner: &str,
-        known: Option<&Child>,
         mut decision: Decision,
         all_seen: bool,
     ) -> Result<Done, ApplyError> {
@@ -248,8 +247,8 @@ impl Applier {
             Decision::Update => Done::Updated,
             Decision::Repair { by } => Done::Repaired { by },
         };
-        if wish.kind.kind == "Deployment" && known.is_some() {
-            self.hand_over_replicas(namespace, wish, known).await?;
+        if wish.kind.kind == "Deployment" && done != Done::Created {
+            self.hand_over_replicas(namespace, wish).await?;
         }
         let object = self.patch(namespace, wish, &wish.object).await;
         let object = object.map_err(|error| ApplyError::of(error, Verb::Patch, wish.kind, namespace, &wish.name))?;
@@ -311,16 +310,23 @@ impl Applier {
 
     /// A field that its only manager stops applying falls back to its default, which for replicas is 1. So before they
     /// are left to an autoscaler, another manager of ours takes them as they are.
-    async fn hand_over_replicas(&self, namespace: &str, wish: &Wish, known: Option<&Child>) -> Result<(), ApplyError> {
+    async fn hand_over_replicas(&self, namespace: &str, wish: &Wish) -> Result<(), ApplyError> {
         let wanted = wish
             .object
             .pointer("/spec/replicas")
             .is_some_and(|replicas| !replicas.is_null());
-        let owned = known.is_some_and(|child| child.owned().pointer("/f:spec/f:replicas").is_some());
-        let Some(Facts::Workload(workload)) = known.map(|child| &child.facts) else {
+        if wanted {
+            return Ok(());
+        }
+        // What is known of it may be the past, or nothing.
+        let live = self.api(wish.kind, namespace).get_opt(&wish.name).await;
+        let live = live.map_err(|error| ApplyError::of(error, Verb::Get, wish.kind, namespace, &wish.name))?;
+        let Some(live) = live else { return Ok(()) };
+        let child = Child::of(&live.metadata, Facts::of(wish.kind, &live.data));
+        let Facts::Workload(workload) = &child.facts else {
             return Ok(());
         };
-        if wanted || !owned {
+        if child.owned().pointer("/f:spec/f:replicas").is_none() {
             return Ok(());
         }
         let replicas = json!({

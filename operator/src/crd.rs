@@ -47,8 +47,9 @@ mod tests {
     }
 
     /// Types of Kubernetes itself, which it bounds where it uses them, and its count of generations.
-    const OF_KUBERNETES: [&str; 7] = [
+    const OF_KUBERNETES: [&str; 8] = [
         ".spec.ledger.managed.resources",
+        ".spec.ledger.managed.tolerations[]",
         ".spec.pod.affinity",
         ".spec.pod.resources",
         ".spec.pod.tolerations[]",

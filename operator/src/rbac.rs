@@ -23,13 +23,18 @@ pub fn in_watched_namespaces() -> Vec<PolicyRule> {
         rule(GROUP, &["officekmshosts/finalizers"], &["update"]),
         rule("", &["configmaps", "serviceaccounts", "services"], CHILD),
         // By name only: without `list` and `watch` the operator holds no Secret that no resource names.
-        rule("", &["secrets"], &["get", "create", "patch", "delete"]),
+        rule("", &["secrets"], &["get", "create", "patch"]),
         rule("apps", &["deployments", "statefulsets"], CHILD),
         rule("autoscaling", &["horizontalpodautoscalers"], CHILD),
         rule("networking.k8s.io", &["networkpolicies"], CHILD),
         rule("policy", &["poddisruptionbudgets"], CHILD),
         rule("monitoring.coreos.com", &["servicemonitors"], CHILD),
-        rule("externaldns.k8s.io", &["dnsendpoints"], CHILD),
+        // Not watched: they are read when DNS is looked at.
+        rule(
+            "externaldns.k8s.io",
+            &["dnsendpoints"],
+            &["get", "list", "create", "patch", "delete"],
+        ),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
         // Where the replicas' admin ports are, for their status.
         rule("discovery.k8s.io", &["endpointslices"], &["list"]),

@@ -133,6 +133,22 @@ impl Objects {
         }
     }
 
+    /// With what `before` has of that which is not there any more.
+    #[must_use]
+    pub fn or_else(mut self, before: &Self) -> Self {
+        for (all, before) in [
+            (&mut self.secrets, &before.secrets),
+            (&mut self.config_maps, &before.config_maps),
+        ] {
+            for (name, read) in all {
+                if let (Ok(None), Some(Ok(Some(data)))) = (&*read, before.get(name)) {
+                    *read = Ok(Some(data.clone()));
+                }
+            }
+        }
+        self
+    }
+
     /// Adds a Secret, such as a document of a manifest.
     pub fn add_secret(&mut self, secret: Secret) {
         let name = secret.metadata.name.clone().unwrap_or_default();

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::api::OfficeKmsHost;
 use crate::api::status::{Counts, Endpoint, OfficeKmsHostStatus, Summary};
 use crate::build::common::{Component, selector};
-use crate::build::names;
 use crate::build::redis::DATA;
+use crate::build::{self, names};
 use crate::conditions::{kind, reason};
 use crate::control::facts::{Service, Workload};
 use crate::control::outside::{Seen, has_zones};
@@ -65,6 +65,8 @@ pub struct Sight {
     pub outside: Seen,
     /// Whether changes are stopped.
     pub paused: bool,
+    /// The Secret with generated keys, if it was seen.
+    pub keys: Option<String>,
 }
 
 struct Verdict {
@@ -168,6 +170,7 @@ pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsH
         counts,
         licensed_hosts: rows,
         dns,
+        generated_keys: build::secrets::keys(host).and_then(|_| sight.keys.clone().or(before.generated_keys)),
         summary: None,
     };
     status.summary = Some(summary(host, workload, &status));

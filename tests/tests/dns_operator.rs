@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use kms_operator::api::{OfficeKmsHost, SKIP_CLEANUP_ANNOTATION};
 use kms_operator::dns::resource::FINALIZER;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use system_tests::kubernetes::ControlPlane;
@@ -336,5 +338,24 @@ async fn external_dns_s_object_is_made_repaired_and_not_taken_for_what_is_no_lon
     operator
         .becomes("it goes when the grace is over", async || Ok(one().await?.is_none()))
         .await?;
+
+    // Somebody else's of its name is neither taken over nor taken away.
+    let name = made.name_any();
+    let spec = json!({"endpoints": [{"dnsName": "www.example", "recordType": "A", "targets": ["192.0.2.9"]}]});
+    let theirs = DynamicObject::new(&name, &kind).data(json!({"spec": spec}));
+    let theirs = endpoints.create(&PostParams::default(), &theirs).await?;
+    balance(&services, Some("192.0.2.1")).await?;
+    operator
+        .becomes("the taken name is told", async || {
+            let host = hosts.get("kms").await?;
+            Ok(condition(&host, "DnsPublished")
+                .is_some_and(|(_, _, message)| message.contains("belongs to somebody else")))
+        })
+        .await?;
+    let left = endpoints.get(&name).await?;
+    assert_eq!(
+        (left.uid(), left.resource_version()),
+        (theirs.uid(), theirs.resource_version())
+    );
     operator.stop().await
 }

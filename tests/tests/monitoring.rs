@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kms_host::rehearsal::RehearsalMetrics;
+use kms_operator::control::queue::Key;
 use serde_json::Value;
 use system_tests::helm::Tools;
 use system_tests::http;
@@ -78,7 +79,11 @@ fn alerts_and_the_dashboard_speak_of_metrics_and_conditions_that_there_are() {
     let _seen = host.host("kms01");
     let operator = kms_operator::metrics::Metrics::default();
     operator.condition(kms_operator::conditions::kind::READY, "True", 1);
-    operator.unwell(Vec::new());
+    let key = Key {
+        namespace: "office".to_owned(),
+        name: "kms".to_owned(),
+    };
+    operator.unwell(vec![(key, kms_operator::conditions::kind::READY, String::new())]);
     operator.failed(kms_operator::conditions::reason::DEFECT);
     operator.reconciled("ready", std::time::Duration::ZERO);
     operator.wrote("Service", "apply");

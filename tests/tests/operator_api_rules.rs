@@ -291,24 +291,30 @@ fn bad_names() -> [(String, &'static str); 2] {
     ]
 }
 
-fn stored(storage: &Value) -> Value {
-    relay(&json!({"ledger": {"managed": {"storage": storage}}}))
+/// Ledgers, and what each must not become: the volume of a managed one keeps its size and class.
+fn forbidden_changes() -> [(Value, Value); 6] {
+    let stored = |storage: Value| json!({"managed": {"storage": storage}});
+    let before = stored(json!({"size": "1Gi", "storageClassName": "a"}));
+    [
+        (before.clone(), stored(json!({"size": "2Gi", "storageClassName": "a"}))),
+        (before.clone(), stored(json!({"size": "1Gi", "storageClassName": "b"}))),
+        (before.clone(), stored(json!({"size": "1Gi"}))),
+        (before, Value::Null),
+        // Without a section it is managed, too.
+        (Value::Null, stored(json!({"size": "2Gi"}))),
+        (Value::Null, stored(json!({"storageClassName": "a"}))),
+    ]
 }
 
-/// A managed ledger's volume, and what it must not become, each with the path of the rule.
-fn forbidden_changes() -> (Value, [(&'static str, Value); 3]) {
-    let changes = [
-        (
-            ".spec.ledger.managed.storage.size",
-            json!({"size": "2Gi", "storageClassName": "a"}),
-        ),
-        (
-            ".spec.ledger.managed.storage",
-            json!({"size": "1Gi", "storageClassName": "b"}),
-        ),
-        (".spec.ledger.managed.storage", json!({"size": "1Gi"})),
-    ];
-    (json!({"size": "1Gi", "storageClassName": "a"}), changes)
+/// And what they may.
+fn allowed_changes() -> [(Value, Value); 3] {
+    let small = json!({"managed": {"storage": {"size": "1Gi"}}});
+    let own = json!({"redis": {"addresses": ["redis:6379"]}});
+    [
+        (Value::Null, small),
+        (own.clone(), json!({"managed": {"storage": {"size": "5Gi"}}})),
+        (Value::Null, own),
+    ]
 }
 
 /// The rules of the definition as `(path, message)`, and those that were seen to refuse something.
@@ -376,13 +382,18 @@ async fn every_rule_of_the_definition_refuses_what_it_is_there_for() -> Result<(
     for (name, piece) in bad_names() {
         rules.refused("", piece, &refusal(create(&name, &relay(&json!({}))).await?)?)?;
     }
-    let (storage, changes) = forbidden_changes();
-    create("kept", &stored(&storage)).await??;
-    for (path, storage) in changes {
-        let mut changed = hosts.get("kept").await?;
-        changed.data["spec"]["ledger"]["managed"]["storage"] = storage;
-        let answer = hosts.replace("kept", &PostParams::default(), &changed).await;
-        rules.refused(path, "can't be changed", &refusal(answer)?)?;
+    let change = async |name: &str, (before, after): (Value, Value)| -> Result<_> {
+        create(name, &relay(&json!({"ledger": before}))).await??;
+        let mut changed = hosts.get(name).await?;
+        changed.data["spec"]["ledger"] = after;
+        Ok(hosts.replace(name, &PostParams::default(), &changed).await)
+    };
+    for (number, pair) in forbidden_changes().into_iter().enumerate() {
+        let answer = change(&format!("forbidden-{number}"), pair).await?;
+        rules.refused(".spec", "can't be changed", &refusal(answer)?)?;
+    }
+    for (number, pair) in allowed_changes().into_iter().enumerate() {
+        change(&format!("allowed-{number}"), pair).await??;
     }
     rules.all_refused();
     Ok(())
@@ -407,14 +418,27 @@ fn every_rule_of_the_definition_refuses_without_an_api_server_too() -> Result<()
     for (name, piece) in bad_names() {
         rules.refused("", piece, &refusal(&resource(&name, &relay(&json!({})))?, None)?)?;
     }
-    let (storage, changes) = forbidden_changes();
-    let before = resource("kept", &stored(&storage))?;
-    for (path, storage) in changes {
-        let after = resource("kept", &stored(&storage))?;
-        rules.refused(path, "can't be changed", &refusal(&after, Some(&before))?)?;
+    // As the API server stores it.
+    let with = |mut ledger: Value| {
+        if let Some(storage) = ledger.pointer_mut("/managed/storage").and_then(Value::as_object_mut) {
+            storage.entry("size").or_insert(json!("1Gi"));
+        }
+        let more = if ledger.is_null() {
+            json!({})
+        } else {
+            json!({"ledger": ledger})
+        };
+        resource("kept", &relay(&more))
+    };
+    for (before, after) in forbidden_changes() {
+        let told = refusal(&with(after)?, Some(&with(before)?))?;
+        rules.refused(".spec", "can't be changed", &told)?;
+    }
+    for (before, after) in allowed_changes() {
+        refusal(&with(after)?, Some(&with(before)?)).expect_err("what may change is taken");
     }
     rules.all_refused();
-    let good = serde_json::to_value(&before)?;
+    let good = serde_json::to_value(with(Value::Null)?)?;
     assert_eq!(
         judge.validate(&schema, &good, Some(&good)),
         Ok(()),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::kinds::{KINDS, Watched};
 use kms_operator::rbac;
@@ -40,6 +41,8 @@ async fn every_child_that_is_deleted_by_hand_comes_back() -> Result<()> {
         let mut before = Vec::new();
         becomes(&format!("there is a {}", kind.kind), async || {
             before = children(&story.client, kind).await?;
+            // Keys are never made a second time.
+            before.retain(|(name, _)| name != "kms-keys");
             Ok(!before.is_empty())
         })
         .await?;
@@ -49,7 +52,8 @@ async fn every_child_that_is_deleted_by_hand_comes_back() -> Result<()> {
         }
         // Secrets are not watched: they are seen to be gone at the next look that reads them.
         becomes(&format!("every {} is made anew", kind.kind), async || {
-            let after = children(&story.client, kind).await?;
+            let mut after = children(&story.client, kind).await?;
+            after.retain(|(name, _)| name != "kms-keys");
             let names =
                 |all: &[(String, String)]| -> BTreeSet<String> { all.iter().map(|(name, _)| name.clone()).collect() };
             Ok(names(&after) == names(&before) && !after.iter().any(|child| before.contains(child)))
@@ -57,6 +61,44 @@ async fn every_child_that_is_deleted_by_hand_comes_back() -> Result<()> {
         .await?;
     }
     assert!(KINDS.iter().any(|kind| kind.watched == Watched::ByName));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_keys_that_somebody_deletes_are_not_made_a_second_time() -> Result<()> {
+    let Some(story) = Story::begin("generated_keys_that_somebody_deletes_are_not_made_a_second_time").await? else {
+        return Ok(());
+    };
+    story
+        .create("kms", json!({"licensedHosts": null, "rehearsal": {}}))
+        .await?;
+    story.ready("kms").await?;
+    let secrets: Api<Secret> = Api::namespaced(story.client.clone(), NAMESPACE);
+    let kept = secrets.get("kms-keys").await?;
+    secrets.delete("kms-keys", &DeleteParams::default()).await?;
+    // Secrets are not watched, but read at each look at a changed spec.
+    story
+        .change("kms", json!({"spec": {"pod": {"labels": {"look": "again"}}}}))
+        .await?;
+    let told = story.waits_for("kms", "Stalled", "True", "MissingReference").await?;
+    assert!(told.contains("Secret kms-keys"), "{told}");
+    // Nor by an operator that starts anew.
+    let story = story.restart().await?;
+    becomes("the operator has looked again", async || {
+        let failed = "okms_operator_errors_total{reason=\"MissingReference\"}";
+        Ok(story.operator.metric(failed).await.is_ok_and(|looks| looks > 0.5))
+    })
+    .await?;
+    assert!(secrets.get_opt("kms-keys").await?.is_none());
+    let restored = Secret {
+        metadata: ObjectMeta {
+            name: Some("kms-keys".into()),
+            ..ObjectMeta::default()
+        },
+        ..kept
+    };
+    secrets.create(&PostParams::default(), &restored).await?;
+    story.ready("kms").await?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -143,26 +143,28 @@ pub struct ManagedLedger {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub node_selector: BTreeMap<String, String>,
+
+    /// Taints that it tolerates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+
+    /// Priority class of its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
 }
 
 /// A volume.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[x_kube(
-    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message(
-        "ledger.managed.storage.storageClassName can't be changed: the StatefulSet's volume keeps its class"
-    )
-)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageSpec {
-    /// Size, fixed once created: StatefulSets do not change it.
+    /// Size, such as `1Gi` or `500M`, fixed once created: StatefulSets do not change it.
     #[serde(default = "default_size")]
-    #[schemars(length(min = 2, max = 16), regex(pattern = "^[1-9][0-9]*(Mi|Gi|Ti)$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message(
-        "ledger.managed.storage.size can't be changed: the StatefulSet's volume keeps its size"
-    ))]
+    #[schemars(length(min = 2, max = 16), regex(pattern = "^[1-9][0-9]*(Mi|Gi|Ti|Pi|M|G|T|P)$"))]
     pub size: String,
 
-    /// Storage class. Default: the cluster's.
+    /// Storage class, fixed once created. Default: the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,

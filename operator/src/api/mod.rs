@@ -152,6 +152,10 @@ pub const SKIP_CLEANUP_ANNOTATION: &str = "officekms.io/skip-cleanup";
     ),
     validation = Rule::new("!has(self.rehearsal) || !has(self.products) || self.products.all(p, p.name != 'Windows' && p.name != 'WindowsServer')").message(
         "rehearsal hosts answer for Office products: remove Windows and WindowsServer from products"
+    ),
+    // Without a ledger section it is managed, with the default volume.
+    validation = Rule::new("!((!has(self.ledger) || has(self.ledger.managed)) && (!has(oldSelf.ledger) || has(oldSelf.ledger.managed))) || ((has(self.ledger) ? self.ledger.managed.storage.size : '1Gi') == (has(oldSelf.ledger) ? oldSelf.ledger.managed.storage.size : '1Gi') && (has(self.ledger) && has(self.ledger.managed.storage.storageClassName) ? self.ledger.managed.storage.storageClassName : '') == (has(oldSelf.ledger) && has(oldSelf.ledger.managed.storage.storageClassName) ? oldSelf.ledger.managed.storage.storageClassName : ''))").message(
+        "ledger.managed.storage can't be changed: the StatefulSet's volume keeps its size and class"
     )
 )]
 #[serde(rename_all = "camelCase")]

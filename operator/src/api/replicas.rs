@@ -24,9 +24,10 @@ pub struct AutoscalingSpec {
     #[schemars(range(min = 1, max = 100))]
     pub max_replicas: i32,
 
-    /// CPU use, in percent of the pods' CPU request, that the autoscaler holds.
+    /// CPU use, in percent of the pods' CPU request, that the autoscaler holds. More than 100 where pods may use more than
+    /// they request.
     #[serde(default = "default_cpu")]
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 1, max = 1000))]
     pub target_cpu_utilization_percentage: i32,
 }
 

@@ -60,6 +60,12 @@ pub struct OfficeKmsHostStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["zone".into()]))]
     pub dns: Vec<ZoneStatus>,
 
+    /// The Secret with the keys that were generated for this resource. They are generated once: if it is gone, people are
+    /// called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub generated_keys: Option<String>,
+
     /// One-word figures of `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,

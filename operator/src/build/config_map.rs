@@ -2,8 +2,10 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kms_host::config::HostConfig;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::brief::brief;
 use super::common::{Component, metadata};
 use super::{BuildError, names};
 use crate::api::OfficeKmsHost;
@@ -16,7 +18,8 @@ pub const FILE: &str = "host.yaml";
 /// # Errors
 /// When the configuration can't be written as YAML.
 pub fn build(host: &OfficeKmsHost, config: &HostConfig) -> Result<ConfigMap, BuildError> {
-    let text = serde_saphyr::to_string(config).map_err(BuildError::Config)?;
+    let brief = brief(config).map_err(BuildError::Brief)?;
+    let text = serde_saphyr::to_string(&brief).map_err(BuildError::Config)?;
     Ok(ConfigMap {
         metadata: metadata(host, names::config(host), Component::Host),
         data: Some([(FILE.to_owned(), text)].into()),
@@ -26,12 +29,22 @@ pub fn build(host: &OfficeKmsHost, config: &HostConfig) -> Result<ConfigMap, Bui
 
 /// A digest of what a running replica can't take over from a changed file ([`HostConfig::fixed`]): pods with the same digest
 /// need no restart. The name is not in it, as each pod has its own.
-pub fn restart_digest(config: &HostConfig) -> String {
+///
+/// # Errors
+/// When the configuration can't be written.
+pub fn restart_digest(config: &HostConfig) -> Result<String, BuildError> {
+    let brief = brief(config).map_err(BuildError::Brief)?;
     let mut digest = Sha256::new();
     for (field, value) in config.fixed().iter().filter(|(field, _)| *field != "name") {
-        digest.update(format!("{field}: {value}\n"));
+        // Of a section, what is written: a field that a later version adds is no reason to restart.
+        let written = if value.is_object() {
+            brief.get(field)
+        } else {
+            Some(value)
+        };
+        digest.update(format!("{field}: {}\n", written.unwrap_or(&Value::Null)));
     }
-    short_digest(&digest.finalize())
+    Ok(short_digest(&digest.finalize()))
 }
 
 /// 64 bits of a digest: enough to see a change.

@@ -82,7 +82,7 @@ fn template_metadata(host: &OfficeKmsHost, config: &HostConfig, inputs: &Inputs)
         .pod
         .as_ref()
         .map_or((&none, &none), |pod| (&pod.labels, &pod.annotations));
-    let mut annotations = BTreeMap::from([(CONFIG_ANNOTATION.to_owned(), config_map::restart_digest(config))]);
+    let mut annotations = BTreeMap::from([(CONFIG_ANNOTATION.to_owned(), config_map::restart_digest(config)?)]);
     if let Some(keys) = inputs.keys_digest() {
         annotations.insert(KEYS_ANNOTATION.to_owned(), keys.to_owned());
     }

@@ -10,6 +10,7 @@
 //!
 //! One file per child. Each function gives the whole object; the same resource gives the same objects, byte for byte.
 
+mod brief;
 pub mod common;
 pub mod config_map;
 pub mod deployment;
@@ -49,6 +50,9 @@ pub enum BuildError {
     /// The replicas' configuration is no YAML.
     #[error("the configuration of the replicas can't be written")]
     Config(#[source] serde_saphyr::SerializeError),
+    /// What differs from the defaults is no configuration by itself.
+    #[error("the configuration of the replicas can't be told from its defaults")]
+    Brief(#[source] serde_json::Error),
     /// An object is no JSON.
     #[error("a child can't be written as JSON")]
     Json(#[source] serde_json::Error),

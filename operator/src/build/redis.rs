@@ -191,6 +191,8 @@ fn pod(host: &OfficeKmsHost, managed: &ManagedLedger, settings: &Settings) -> Po
         image_pull_secrets: pull_secrets(host, settings),
         termination_grace_period_seconds: Some(30),
         node_selector: (!managed.node_selector.is_empty()).then(|| managed.node_selector.clone()),
+        tolerations: (!managed.tolerations.is_empty()).then(|| managed.tolerations.clone()),
+        priority_class_name: managed.priority_class_name.clone(),
         containers: vec![redis_container(host, managed, settings)],
         volumes: Some(volumes(host)),
         ..PodSpec::default()

@@ -71,6 +71,23 @@ fn is_given(host: &OfficeKmsHost, name: &str) -> bool {
     ledger.into_iter().chain(site).any(|given| given.name == name)
 }
 
+/// The Secret of generated keys, if the spec leaves any to the operator.
+#[must_use]
+pub fn keys(host: &OfficeKmsHost) -> Option<String> {
+    let keys = generated(host)
+        .into_iter()
+        .find(|wanted| wanted.component == Component::Host)?;
+    Some(keys.name)
+}
+
+/// Whether `wanted` was there before, as the status says: keys are never made a second time. The password of the managed
+/// ledger is: it opens nothing that was written, and the ledger takes over the new one.
+#[must_use]
+pub fn was_there(host: &OfficeKmsHost, wanted: &Wanted) -> bool {
+    let known = host.status.as_ref().and_then(|status| status.generated_keys.as_ref());
+    known == Some(&wanted.name)
+}
+
 /// Those of [`generated`] that `objects` shows not to exist. A Secret that could not be read may exist: it is not in it.
 #[must_use]
 pub fn missing(host: &OfficeKmsHost, objects: &Objects) -> Vec<Wanted> {
@@ -104,6 +121,17 @@ pub fn generate(host: &OfficeKmsHost, wanted: &Wanted, fill: Fill<'_>) -> Result
     }
     let mut metadata = metadata(host, wanted.name.clone(), wanted.component);
     metadata.owner_references = Some(owned(host)).filter(|owners| !owners.is_empty());
+    // Without an owner it would look to Argo CD like something left over, where it tracks by label and the application has
+    // the resource's name.
+    let annotations = [
+        ("argocd.argoproj.io/compare-options", "IgnoreExtraneous"),
+        ("argocd.argoproj.io/sync-options", "Prune=false"),
+    ];
+    metadata.annotations = Some(
+        annotations
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+    );
     Ok(Secret {
         metadata,
         type_: Some("Opaque".to_owned()),
@@ -180,6 +208,20 @@ mod tests {
         assert_eq!(owners(&retain, &wanted, &kept), None);
         assert_eq!(owners(&retain, &wanted, &owned), Some(Vec::new()));
         assert_eq!(owners(&delete, &wanted, &kept), owned.owner_references);
+    }
+
+    #[test]
+    fn only_keys_that_the_status_knows_were_there_before() {
+        let mut host = fixtures::host(json!({"rehearsal": {}, "ledger": {"managed": {}}}));
+        let name = keys_name(&host);
+        assert!(generated(&host).iter().all(|wanted| !was_there(&host, wanted)));
+        host.status.get_or_insert_default().generated_keys = Some(name.clone());
+        let there = generated(&host).into_iter().filter(|wanted| was_there(&host, wanted));
+        assert_eq!(there.map(|wanted| wanted.name).collect::<Vec<_>>(), [name]);
+    }
+
+    fn keys_name(host: &OfficeKmsHost) -> String {
+        super::keys(host).expect("keys are left to the operator")
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::rbac;
 const AT_A_TIME: usize = 4;
 /// When to ask again while something is missing, or could not be asked.
 const AGAIN: Duration = Duration::from_secs(60);
+/// When to ask again when nothing was missing: somebody may take a permission away.
+const LATER: Duration = Duration::from_secs(600);
 
 /// A verb on a resource somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Permission {
     }
 }
 
-/// Asks until nothing is missing. `watched` is empty for all namespaces; `own` is where the lease is, if there is one.
+/// Asks again and again. Ends never. `watched` is empty for all namespaces; `own` is where the lease is, if there is one.
 pub(super) async fn watch(client: Client, watched: Vec<String>, own: Option<String>, metrics: Arc<Metrics>) {
     let wanted = wanted(&watched, own);
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client);
@@ -77,10 +79,7 @@ pub(super) async fn watch(client: Client, watched: Vec<String>, own: Option<Stri
                 }
             }
         }
-        if done {
-            return;
-        }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(if done { LATER } else { AGAIN }).await;
     }
 }
 

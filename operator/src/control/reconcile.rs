@@ -86,6 +86,7 @@ pub async fn reconcile(context: &Arc<Context>, key: &Key) -> (Next, &'static str
         again: false,
         changed: false,
         made: Vec::new(),
+        keys: None,
     };
     if host.metadata.deletion_timestamp.is_some() {
         return work.end(seen, paused).await;
@@ -205,6 +206,8 @@ struct Work<'a> {
     changed: bool,
     /// Secrets that were generated in this look.
     made: Vec<String>,
+    /// The Secret with generated keys, if it was seen in this look.
+    keys: Option<String>,
 }
 
 impl<'a> Work<'a> {
@@ -445,6 +448,7 @@ impl<'a> Work<'a> {
             }),
             outside,
             paused,
+            keys: self.keys.clone(),
         };
         let wanted = status::status(self.host, &sight, Timestamp::now());
         if status::is_written(self.host.status.as_ref(), &wanted) {

@@ -59,16 +59,13 @@ impl Watches {
             .any(|((of, scope), state)| of == kind && (scope.is_empty() || scope == namespace) && state.synced)
     }
 
-    /// Whether the resources are seen.
+    /// Whether resources are seen, in one of the watched namespaces at least: that another was deleted, or its Role, is told by
+    /// log and metric, and no reason to take the process for unfit.
     #[must_use]
     pub fn sees_hosts(&self) -> bool {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut of_hosts = states
-            .iter()
-            .filter(|((kind, _), _)| kind == HOST.kind)
-            .map(|(_, state)| state)
-            .peekable();
-        of_hosts.peek().is_some() && of_hosts.all(|state| state.synced && state.problem.is_none())
+        let mut of_hosts = states.iter().filter(|((kind, _), _)| kind == HOST.kind);
+        of_hosts.any(|(_, state)| state.synced && state.problem.is_none())
     }
 
     /// What is wrong with the watches of the kinds that `matter` in `namespace`: reason and message.

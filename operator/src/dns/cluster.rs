@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, Preconditions,
+};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -23,6 +25,28 @@ const MANAGER: &str = "kms-operator";
 /// Label that tells external-dns' objects from other children.
 const COMPONENT: (&str, &str) = ("app.kubernetes.io/component", "dns");
 const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// Why external-dns' objects are not as they should be.
+#[derive(Debug, thiserror::Error)]
+enum EndpointError {
+    #[error(
+        "the DNSEndpoint {0} belongs to somebody else and is left as it is: remove it, or give this resource another name"
+    )]
+    Taken(String),
+    #[error("the kind DNSEndpoint is not there: install external-dns with its CRD")]
+    NoKind,
+    #[error("the DNSEndpoint cannot be applied: {0}")]
+    Refused(kube::Error),
+}
+
+impl From<kube::Error> for EndpointError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 404 => Self::NoKind,
+            other => Self::Refused(other),
+        }
+    }
+}
 
 /// The zones of all resources.
 #[derive(Clone)]
@@ -112,14 +136,8 @@ impl Zones {
     ) -> Outcome {
         let mut outcome = visit(host, service, secrets, session, &self.limits, Timestamp::now()).await;
         if let Err(error) = self.endpoints(host, &outcome.endpoints, &outcome.kept_endpoints).await {
-            let why = match &error {
-                kube::Error::Api(status) if status.code == 404 => {
-                    "the kind DNSEndpoint is not there: install external-dns with its CRD".to_owned()
-                }
-                other => format!("the DNSEndpoint cannot be applied: {other}"),
-            };
             tracing::warn!(object.ref = %Key::of(host).name, error = %error, "DNSEndpoints could not be applied");
-            outcome.failed_endpoints(&why);
+            outcome.failed_endpoints(&error.to_string());
             outcome.again_in = outcome.again_in.min(Duration::from_secs(30));
         }
         outcome
@@ -132,7 +150,7 @@ impl Zones {
         host: &OfficeKmsHost,
         wanted: &[Value],
         kept: &BTreeSet<String>,
-    ) -> Result<(), kube::Error> {
+    ) -> Result<(), EndpointError> {
         let uses = host
             .spec
             .dns
@@ -163,15 +181,27 @@ impl Zones {
                     && owns(host, &live.metadata) == goes_with(host)
             });
             if !same {
+                let there = match there {
+                    Some(live) => Some(live.metadata.clone()),
+                    None => api.get_metadata_opt(&name).await?.map(|live| live.metadata),
+                };
+                if there.is_some_and(|there| !is_ours(host, &there)) {
+                    return Err(EndpointError::Taken(name));
+                }
                 let forced = PatchParams::apply(MANAGER).force();
                 api.patch(&name, &forced, &Patch::Apply(&object)).await?;
             }
             keep.insert(name);
         }
-        for gone in live.items.iter().filter(|live| !keep.contains(&live.name_any())) {
-            match api.delete(&gone.name_any(), &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(error),
+        let unwanted = |live: &&DynamicObject| !keep.contains(&live.name_any()) && is_ours(host, &live.metadata);
+        for gone in live.items.iter().filter(unwanted) {
+            let that_one = DeleteParams::default().preconditions(Preconditions {
+                uid: gone.metadata.uid.clone(),
+                resource_version: None,
+            });
+            match api.delete(&gone.name_any(), &that_one).await {
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+                Err(error) => return Err(error.into()),
                 Ok(_) => {}
             }
         }
@@ -209,6 +239,19 @@ fn goes_with(host: &OfficeKmsHost) -> bool {
     host.spec.deletion_policy == DeletionPolicy::Delete
 }
 
+/// Whether an object is one that the operator made for a resource of this name: it has this resource as its owner, or none,
+/// since records stay, and our labels.
+fn is_ours(host: &OfficeKmsHost, child: &ObjectMeta) -> bool {
+    let has = |(label, value): (&str, &str)| {
+        let labels = child.labels.as_ref();
+        labels.and_then(|labels| labels.get(label)).map(String::as_str) == Some(value)
+    };
+    let owners = child.owner_references.as_deref().unwrap_or_default();
+    let labelled =
+        has(COMPONENT) && has((INSTANCE, &host.name_any())) && has(("app.kubernetes.io/managed-by", MANAGER));
+    owns(host, child) || (owners.is_empty() && labelled)
+}
+
 fn owns(host: &OfficeKmsHost, child: &ObjectMeta) -> bool {
     let mut owners = child.owner_references.iter().flatten();
     owners.any(|owner| Some(&owner.uid) == host.metadata.uid.as_ref())
@@ -243,9 +286,20 @@ mod tests {
             "ours go before the user's"
         );
         assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u1");
+        let meta = |object: &Value| serde_json::from_value::<ObjectMeta>(object["metadata"].clone()).unwrap();
+        assert!(is_ours(&host, &meta(&object)));
+        let mut another = host.clone();
+        another.metadata.uid = Some("u2".into());
+        assert!(!is_ours(&another, &meta(&object)), "it has another owner");
+        assert!(!is_ours(&host, &ObjectMeta::default()), "somebody made it by hand");
         let mut kept = host.clone();
         kept.spec.deletion_policy = DeletionPolicy::Retain;
-        assert_eq!(labelled(&kept, &object)["metadata"]["ownerReferences"], json!([]));
+        let retained = labelled(&kept, &object);
+        assert_eq!(retained["metadata"]["ownerReferences"], json!([]));
+        assert!(
+            is_ours(&another, &meta(&retained)),
+            "the next of its name takes it over"
+        );
         assert!(holds(&json!({"a": 1, "b": 2}), &json!({"a": 1})));
         assert!(!holds(&json!({"a": 1}), &json!({"a": 2})));
     }

@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -66,6 +66,9 @@ const ACTION: &str = "Publishing";
 pub struct Session {
     refused: Mutex<BTreeMap<String, Timestamp>>,
     turns: Mutex<Vec<(Vec<ServerAddress>, Turn)>>,
+    /// The credentials with which records were looked at last: in a namespace that ends, their Secret may go before the
+    /// records can.
+    credentials: Mutex<Objects>,
 }
 
 /// What came of a look at a resource's zones.
@@ -115,6 +118,7 @@ pub async fn visit(
     let stored: &[ZoneStatus] = host.status.as_ref().map_or(&[], |status| &status.dns);
     let spec = host.spec.dns.as_ref();
     let objects = Objects::read(secrets, &input::names(spec, stored)).await;
+    session.credentials().clone_from(&objects);
     let held = |mark: &str| session.held_back(mark, now);
     let mut candidates = Vec::new();
     if let Some(dns) = spec {
@@ -296,6 +300,7 @@ pub async fn clean_up(
         return cleaned;
     }
     let objects = Objects::read(secrets, &input::names(None, stored)).await;
+    let objects = objects.or_else(&session.credentials());
     let outcomes = withdraw(&places, &objects, session, limits, now).await;
     cleaned.left = outcomes.into_iter().filter_map(Result::err).collect();
     if cleaned.left.is_empty() {
@@ -347,6 +352,10 @@ impl Outcome {
 }
 
 impl Session {
+    fn credentials(&self) -> MutexGuard<'_, Objects> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn held_back(&self, mark: &str, now: Timestamp) -> Option<String> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let until = refused.get(mark).filter(|until| now < **until)?;

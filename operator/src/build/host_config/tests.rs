@@ -5,11 +5,17 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::build::brief::brief;
 use crate::build::fixtures::{examples, host};
+
+/// `config` as it is written for replicas.
+fn written(config: &HostConfig) -> String {
+    serde_saphyr::to_string(&brief(config).expect("a configuration is JSON")).expect("a configuration is YAML")
+}
 
 /// What kms-host reads when it is given `config` in a file.
 fn read_back(config: &HostConfig) -> HostConfig {
-    let text = serde_saphyr::to_string(config).expect("a configuration is YAML");
+    let text = written(config);
     load(&text, Path::new("host.yaml")).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
 }
 
@@ -323,7 +329,7 @@ proptest! {
         }
         let host = host(spec);
         let config = host_config(&host, &Place::pod(&host));
-        let text = serde_saphyr::to_string(&config).expect("a configuration is YAML");
+        let text = written(&config);
         let read = load(&text, Path::new("host.yaml"));
         prop_assert!(read.is_ok(), "{}\n{}", read.unwrap_err(), text);
         prop_assert_eq!(read.expect("it was read"), config);

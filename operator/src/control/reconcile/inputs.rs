@@ -16,11 +16,22 @@ use crate::kinds::SECRET;
 use crate::secrets::Objects;
 use crate::status;
 
+/// What to do about generated keys that somebody deleted.
+fn lost(secret: &str, keys: &[&str]) -> String {
+    format!(
+        "the Secret {secret} with the keys that were generated for this resource is gone, and keys are never made a second \
+         time: what the ledger holds could not be read, and rehearsal clients would be refused; restore it, or create it with \
+         new keys of 64 hex digits each ({})",
+        keys.join(", ")
+    )
+}
+
 impl Work<'_> {
     /// What the spec refers to, with keys made that nobody gave. None when something is missing.
     pub(super) async fn inputs(&mut self) -> Option<Inputs> {
         let generation = self.generation();
         if let Some(inputs) = self.memory(|memory| memory.inputs(generation, Instant::now())) {
+            self.keys = build::secrets::keys(self.host);
             return Some(inputs);
         }
         let secrets = FromCluster::new(&self.context.client, &self.key.namespace);
@@ -29,6 +40,11 @@ impl Work<'_> {
         let missing = build::secrets::missing(self.host, &objects);
         let mut anew = false;
         for wanted in &missing {
+            if build::secrets::was_there(self.host, wanted) {
+                self.settled = false;
+                self.trouble(reason::MISSING_REFERENCE, lost(&wanted.name, &wanted.keys), true);
+                return None;
+            }
             match self.generate(wanted).await {
                 Ok(Some(secret)) => {
                     self.made.push(wanted.name.clone());
@@ -56,6 +72,7 @@ impl Work<'_> {
         }
         match Inputs::resolve(self.host, &objects) {
             Ok(inputs) => {
+                self.keys = build::secrets::keys(self.host);
                 self.memory(|memory| memory.keep(generation, Instant::now(), inputs.clone()));
                 Some(inputs)
             }
