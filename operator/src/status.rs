@@ -5,24 +5,26 @@
 //! about clients being answered as the spec says; whether licensed hosts, ledger and DNS are well is told beside it, since
 //! replicas answer without the operator's view of those.
 
-use jiff::{SignedDuration, Timestamp};
+mod notices;
+mod readiness;
+mod verdicts;
+
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::OfficeKmsHost;
 use crate::api::status::{Counts, Endpoint, OfficeKmsHostStatus, Summary};
+use crate::build;
 use crate::build::common::{Component, selector};
-use crate::build::redis::DATA;
-use crate::build::{self, names};
 use crate::conditions::{kind, reason};
 use crate::control::facts::{Service, Workload};
 use crate::control::outside::{Seen, has_zones};
 use crate::licensing::resource::required;
-use crate::notice::Notice;
 
-/// What Events say that was being done.
-const ACTION: &str = "Reconciling";
-/// Before people are called to a managed ledger that is not ready: its volume and its image may take their time.
-const LEDGER_STARTS: SignedDuration = SignedDuration::from_mins(10);
+pub use notices::notices;
+use readiness::{is_behind, readiness};
+use verdicts::{answering, available, hosts, ledger, zones};
+
 /// Longest message of a condition.
 const LONGEST: usize = 1024;
 
@@ -226,270 +228,6 @@ pub fn is_stalled(host: &OfficeKmsHost, reason: &str) -> bool {
         .any(|condition| condition.type_ == kind::STALLED && condition.status == "True" && condition.reason == reason)
 }
 
-/// Whether a paused resource was not carried out before the pause: then nobody says that it is as its spec says, and its
-/// status is still about the generation before.
-fn is_behind(host: &OfficeKmsHost) -> bool {
-    let Some(before) = &host.status else { return true };
-    let ready = before
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == kind::READY);
-    // Pods may have become ready since; what was in the way of the children still is.
-    let carried_out = ready.is_some_and(|ready| {
-        ready.status == "True"
-            || [
-                reason::PROGRESSING,
-                reason::REPLICAS_NOT_READY,
-                reason::LEDGER_NOT_READY,
-                reason::ROLLOUT_STUCK,
-                reason::CONFIG_REJECTED,
-            ]
-            .contains(&ready.reason.as_str())
-    });
-    before.observed_generation != host.metadata.generation || !carried_out
-}
-
-struct Readiness {
-    done: bool,
-    stalled: bool,
-    reason: &'static str,
-    message: String,
-}
-
-fn readiness(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> Readiness {
-    let is = |done, stalled, reason, message: String| Readiness {
-        done,
-        stalled,
-        reason,
-        message,
-    };
-    if let Some(first) = sight.troubles.first() {
-        let more = match sight.troubles.len() - 1 {
-            0 => String::new(),
-            more => format!(" (and {more} more)"),
-        };
-        return is(
-            false,
-            first.needs_people,
-            first.reason,
-            format!("{}{more}", first.message),
-        );
-    }
-    if host.metadata.deletion_timestamp.is_some() {
-        let left = sight
-            .outside
-            .cleaned
-            .as_ref()
-            .map(|cleaned| cleaned.left.join("; "))
-            .unwrap_or_default();
-        return is(
-            false,
-            false,
-            reason::CLEANING_UP,
-            format!("DNS records are being taken away {left}"),
-        );
-    }
-    if sight.paused && is_behind(host) {
-        return is(
-            false,
-            false,
-            reason::PAUSED,
-            "the present spec was not carried out before changes were stopped".to_owned(),
-        );
-    }
-    let Some(running) = &sight.deployment else {
-        return is(
-            false,
-            false,
-            reason::PROGRESSING,
-            "the Deployment is being made".to_owned(),
-        );
-    };
-    if !sight.applied && !sight.paused {
-        return is(
-            false,
-            false,
-            reason::PROGRESSING,
-            "children are being applied".to_owned(),
-        );
-    }
-    let workload = &running.workload;
-    let stuck = workload
-        .stuck
-        .as_ref()
-        .filter(|_| workload.ready < workload.wanted || workload.updated < workload.wanted);
-    if let Some(why) = stuck {
-        return is(
-            false,
-            true,
-            reason::ROLLOUT_STUCK,
-            format!("the Deployment cannot go on: {why}"),
-        );
-    }
-    let seen = workload.observed_generation >= running.generation;
-    if !seen || workload.updated < workload.wanted || workload.ready < workload.wanted {
-        let message = format!(
-            "{} of {} replicas are ready, {} of the newest revision",
-            workload.ready, workload.wanted, workload.updated
-        );
-        let reason = if seen && workload.updated >= workload.wanted {
-            reason::REPLICAS_NOT_READY
-        } else {
-            reason::PROGRESSING
-        };
-        return is(false, false, reason, message);
-    }
-    // Relays answer without it; a rehearsal host does not.
-    if !managed_ledger_is_ready(sight) && host.spec.rehearsal.is_some() {
-        let message = format!(
-            "the managed ledger is not ready, and a rehearsal host needs it: {}",
-            look_at_ledger(host)
-        );
-        let overdue = unready_since(host).is_some_and(|since| now.duration_since(since) >= LEDGER_STARTS);
-        return is(false, overdue, reason::LEDGER_NOT_READY, message);
-    }
-    if let Some(why) = sight.outside.replicas.as_ref().and_then(|seen| seen.reload.as_ref()) {
-        let message = format!(
-            "a replica cannot take over the changed configuration and goes on with the one before: {why}; give the pods \
-             the host image of the operator's version"
-        );
-        return is(false, true, reason::CONFIG_REJECTED, message);
-    }
-    if workload.wanted == 0 {
-        return is(
-            true,
-            false,
-            reason::SCALED_TO_ZERO,
-            "the spec asks for no replica: nobody is answered".to_owned(),
-        );
-    }
-    is(
-        true,
-        false,
-        reason::AS_SPECIFIED,
-        format!("{} of {} replicas answer clients", workload.ready, workload.wanted),
-    )
-}
-
-fn managed_ledger_is_ready(sight: &Sight) -> bool {
-    let ready = |ledger: &Running| ledger.workload.ready >= ledger.workload.wanted;
-    !sight.managed_ledger || sight.ledger.as_ref().is_some_and(ready)
-}
-
-fn look_at_ledger(host: &OfficeKmsHost) -> String {
-    let redis = names::redis(host);
-    format!("look at the pod {redis}-0, its events and log, and at its volume claim {DATA}-{redis}-0")
-}
-
-/// Since when the stored status says that the resource is not ready.
-fn unready_since(host: &OfficeKmsHost) -> Option<Timestamp> {
-    let mut conditions = host.status.iter().flat_map(|status| &status.conditions);
-    let ready = conditions.find(|condition| condition.type_ == kind::READY && condition.status == "False")?;
-    Some(ready.last_transition_time.0)
-}
-
-fn available(sight: &Sight) -> Verdict {
-    let ready = sight.deployment.as_ref().map_or(0, |running| running.workload.ready);
-    match ready {
-        0 => verdict(
-            kind::AVAILABLE,
-            Some(false),
-            reason::NO_REPLICA,
-            "no replica answers clients: look at the pods",
-        ),
-        _ => verdict(kind::AVAILABLE, Some(true), reason::REPLICAS_READY, ""),
-    }
-}
-
-fn ledger(host: &OfficeKmsHost, sight: &Sight) -> Verdict {
-    match &sight.outside.replicas {
-        Some(replicas) if replicas.answered > 0 => match &replicas.without_ledger {
-            None => verdict(kind::LEDGER_READY, Some(true), reason::LEDGER_ANSWERS, ""),
-            Some((count, why)) => {
-                let mut message = format!(
-                    "{count} of {} replicas do not reach the ledger: {why}",
-                    replicas.answered
-                );
-                if !managed_ledger_is_ready(sight) {
-                    message = format!("{message}; it is not ready: {}", look_at_ledger(host));
-                }
-                verdict(kind::LEDGER_READY, Some(false), reason::LEDGER_UNREACHABLE, message)
-            }
-        },
-        _ => {
-            let message = "no replica could be asked through its admin port from here";
-            verdict(kind::LEDGER_READY, None, reason::REPLICAS_NOT_ASKED, message)
-        }
-    }
-}
-
-/// Whether licensed hosts answer on their KMS port, as the replicas find it: WS-Management may well answer without.
-fn answering(host: &OfficeKmsHost, sight: &Sight) -> Option<Verdict> {
-    host.spec.licensed_hosts.as_ref()?;
-    let replicas = sight.outside.replicas.as_ref().filter(|replicas| replicas.answered > 0);
-    let Some(replicas) = replicas else {
-        let message = "no replica could be asked through its admin port from here";
-        return Some(verdict(kind::HOSTS_ANSWER, None, reason::REPLICAS_NOT_ASKED, message));
-    };
-    if replicas.silent.is_empty() {
-        return Some(verdict(kind::HOSTS_ANSWER, Some(true), reason::EVERY_HOST_ANSWERS, ""));
-    }
-    let told: Vec<String> = replicas
-        .silent
-        .iter()
-        .map(|(name, silence)| {
-            let why = silence.why.as_deref().unwrap_or("no answer");
-            let (of, answered, address) = (silence.replicas, replicas.answered, &silence.address);
-            format!("{name} ({address}) does not answer {of} of {answered} replicas: {why}")
-        })
-        .collect();
-    let message = format!(
-        "{}; is it on, is its KMS port open to the pods, does the service sppsvc run?",
-        told.join("; ")
-    );
-    Some(verdict(kind::HOSTS_ANSWER, Some(false), reason::HOST_SILENT, message))
-}
-
-fn hosts(host: &OfficeKmsHost, sight: &Sight) -> Vec<Verdict> {
-    let of = |(kind, found): &(&'static str, crate::licensing::conditions::Verdict)| {
-        verdict(kind, found.status, found.reason, found.message.clone())
-    };
-    let found = sight.outside.licensing.iter().flat_map(|outcome| &outcome.conditions);
-    let mut verdicts: Vec<Verdict> = found.map(of).collect();
-    if verdicts.iter().any(|verdict| verdict.kind == kind::THRESHOLD_MET) {
-        return verdicts;
-    }
-    let count = sight.outside.replicas.as_ref().and_then(|replicas| replicas.current);
-    match (&host.spec.rehearsal, count) {
-        (Some(_), Some(count)) => {
-            let found =
-                crate::licensing::conditions::Verdict::of_count("the rehearsal host", count, required(&host.spec));
-            verdicts.push(verdict(kind::THRESHOLD_MET, found.status, found.reason, found.message));
-        }
-        (Some(_), None) => {
-            let message = "no replica could be asked for its count";
-            verdicts.push(verdict(kind::THRESHOLD_MET, None, reason::REPLICAS_NOT_ASKED, message));
-        }
-        (None, _) => {}
-    }
-    verdicts
-}
-
-fn zones(sight: &Sight) -> Vec<Verdict> {
-    let Some(outcome) = &sight.outside.dns else {
-        return Vec::new();
-    };
-    let of = |kind, found: &crate::dns::condition::Verdict| {
-        verdict(kind, Some(found.status), found.reason, found.message.clone())
-    };
-    let published = outcome.published.as_ref().map(|found| of(kind::DNS_PUBLISHED, found));
-    let bypassed = outcome
-        .bypassed
-        .as_ref()
-        .map(|found| of(kind::CLIENTS_BYPASS_RELAY, found));
-    published.into_iter().chain(bypassed).collect()
-}
-
 /// The time of a transition moves only with the status.
 fn condition(verdict: Verdict, before: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
     let same = before
@@ -587,43 +325,6 @@ pub fn is_written(stored: Option<&OfficeKmsHostStatus>, wanted: &OfficeKmsHostSt
         ..status.clone()
     };
     same_conditions && without(stored) == without(wanted)
-}
-
-/// Events for what changed between two statuses: only about transitions.
-#[must_use]
-pub fn notices(before: Option<&OfficeKmsHostStatus>, after: &OfficeKmsHostStatus) -> Vec<Notice> {
-    fn find<'a>(status: &'a OfficeKmsHostStatus, type_: &str) -> Option<&'a Condition> {
-        status.conditions.iter().find(|condition| condition.type_ == type_)
-    }
-    let known = |word: &str| reason::ALL.into_iter().find(|known| *known == word);
-    let mut notices = Vec::new();
-    for (type_, bad) in [
-        (kind::READY, "False"),
-        (kind::STALLED, "True"),
-        (kind::LEDGER_READY, "False"),
-        (kind::HOSTS_ANSWER, "False"),
-        (kind::PAUSED, "True"),
-    ] {
-        let was = before.and_then(|before| find(before, type_));
-        let Some(is) = find(after, type_) else { continue };
-        let Some(word) = known(&is.reason) else { continue };
-        let turned = was.map(|was| was.status.as_str()) != Some(is.status.as_str());
-        let worse = is.status == bad && was.is_some_and(|was| was.reason != is.reason);
-        let good = is.status != bad && is.status != "Unknown";
-        match type_ {
-            // From nothing to not ready is no news, nor is each step on the way; Stalled tells what is wrong.
-            kind::READY if turned && good => notices.push(Notice::normal(ACTION, word, &is.message)),
-            kind::READY if turned && was.is_some() => notices.push(Notice::warning(ACTION, word, &is.message)),
-            kind::READY => {}
-            _ if is.status == bad && (turned || worse) => notices.push(Notice::warning(ACTION, word, &is.message)),
-            _ if good && turned && was.is_some_and(|was| was.status == bad) => {
-                let message = format!("{type_} is {} again", is.status);
-                notices.push(Notice::normal(ACTION, word, &message));
-            }
-            _ => {}
-        }
-    }
-    notices
 }
 
 #[cfg(test)]

@@ -179,8 +179,17 @@ impl Cluster {
             new.keys().all(|pod| !old.contains_key(pod)),
             "the operator was not replaced: {old:?} {new:?}"
         );
+        // The new leader has looked when it has carried out a spec that only it has seen, and which needs no new pods.
         self.kubectl(&format!(
-            "-n {TRIAL} annotate officekmshost rehearsal officekms.io/touched=yes"
+            "-n {TRIAL} patch officekmshost rehearsal --type=merge -p {}",
+            r#"{"spec":{"clients":{"limits":{"connections":12345}}}}"#
+        ))?;
+        let generation = self.kubectl(&format!(
+            "-n {TRIAL} get officekmshost rehearsal -o jsonpath={{.metadata.generation}}"
+        ))?;
+        self.kubectl(&format!(
+            "-n {TRIAL} wait --for=jsonpath={{.status.observedGeneration}}={} officekmshost/rehearsal {PATIENCE}",
+            generation.trim()
         ))?;
         self.settled()?;
         let after = self.host_pods()?;

@@ -13,6 +13,16 @@ pub struct MonitoringSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_monitor: Option<ServiceMonitorSpec>,
 
+    /// Namespaces whose pods may reach the admin port: where Prometheus runs. Operators may from every namespace. Empty: the
+    /// pods of every namespace. What the port shows names licensed hosts and the clients of recent events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub namespaces: Vec<String>,
+
     /// Collector of traces, as URL of its OTLP endpoint for HTTP, such as `http://collector.tracing:4318`. Each request is a
     /// span. A change replaces the pods, one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
@@ -14,7 +14,7 @@ use crate::api::OfficeKmsHost;
 /// The NetworkPolicy, unless the spec refuses it.
 ///
 /// Which clients are answered is decided by the replicas, which see through load balancers and PROXY headers: the KMS port
-/// is open here. The admin port is for pods of the cluster. Where replicas connect to is left alone: licensed hosts are
+/// is open here. The admin port is for operators and for the pods of the namespaces that the spec names. Where replicas connect to is left alone: licensed hosts are
 /// named by DNS, which a NetworkPolicy can't express.
 #[must_use]
 pub fn build(host: &OfficeKmsHost) -> Option<NetworkPolicy> {
@@ -37,16 +37,51 @@ pub fn build(host: &OfficeKmsHost) -> Option<NetworkPolicy> {
                     ports: Some(open),
                 },
                 NetworkPolicyIngressRule {
-                    from: Some(vec![NetworkPolicyPeer {
-                        namespace_selector: Some(LabelSelector::default()),
-                        ..NetworkPolicyPeer::default()
-                    }]),
+                    from: Some(of_admin(host)),
                     ports: Some(vec![tcp(ADMIN)]),
                 },
             ]),
             egress: None,
         }),
     })
+}
+
+/// Who may reach the admin port.
+fn of_admin(host: &OfficeKmsHost) -> Vec<NetworkPolicyPeer> {
+    let namespaces = host.spec.monitoring.as_ref().map(|monitoring| &monitoring.namespaces);
+    match namespaces.filter(|namespaces| !namespaces.is_empty()) {
+        None => vec![NetworkPolicyPeer {
+            namespace_selector: Some(LabelSelector::default()),
+            ..NetworkPolicyPeer::default()
+        }],
+        Some(namespaces) => vec![
+            operators(),
+            NetworkPolicyPeer {
+                namespace_selector: Some(LabelSelector {
+                    match_labels: None,
+                    match_expressions: Some(vec![LabelSelectorRequirement {
+                        key: "kubernetes.io/metadata.name".to_owned(),
+                        operator: "In".to_owned(),
+                        values: Some(namespaces.clone()),
+                    }]),
+                }),
+                ..NetworkPolicyPeer::default()
+            },
+        ],
+    }
+}
+
+/// Operators, wherever they run.
+pub(super) fn operators() -> NetworkPolicyPeer {
+    let label = ("app.kubernetes.io/name".to_owned(), "kms-operator".to_owned());
+    NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector::default()),
+        pod_selector: Some(LabelSelector {
+            match_labels: Some([label].into()),
+            match_expressions: None,
+        }),
+        ..NetworkPolicyPeer::default()
+    }
 }
 
 /// A TCP port by its name.

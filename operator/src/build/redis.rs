@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sha2::{Digest as _, Sha256};
 
 use super::common::{
@@ -78,13 +78,6 @@ pub fn service(host: &OfficeKmsHost) -> Service {
 /// Only the replicas of the same resource, and operators, reach it; it reaches nobody.
 #[must_use]
 pub fn network_policy(host: &OfficeKmsHost) -> NetworkPolicy {
-    let operators = LabelSelector {
-        match_labels: Some(BTreeMap::from([(
-            "app.kubernetes.io/name".to_owned(),
-            "kms-operator".to_owned(),
-        )])),
-        match_expressions: None,
-    };
     NetworkPolicy {
         metadata: metadata(host, names::redis(host), Component::Ledger),
         spec: Some(NetworkPolicySpec {
@@ -96,11 +89,7 @@ pub fn network_policy(host: &OfficeKmsHost) -> NetworkPolicy {
                         pod_selector: Some(select(host, Component::Host)),
                         ..NetworkPolicyPeer::default()
                     },
-                    NetworkPolicyPeer {
-                        namespace_selector: Some(LabelSelector::default()),
-                        pod_selector: Some(operators),
-                        ..NetworkPolicyPeer::default()
-                    },
+                    network_policy::operators(),
                 ]),
                 ports: Some(vec![network_policy::tcp(PORT)]),
             }]),

@@ -121,6 +121,24 @@ fn the_network_policy_can_be_refused() {
 }
 
 #[test]
+fn the_admin_port_is_for_operators_and_the_namespaces_that_are_named() {
+    let from = |monitoring: Value| {
+        let memory = json!({"replicas": 1, "ledger": {"memory": {}}, "monitoring": monitoring});
+        let children = built(&relay(memory));
+        let policy = of_kind(&children, "NetworkPolicy").expect("a policy");
+        let mut rules = policy["spec"]["ingress"].as_array().expect("rules").iter();
+        let admin = rules.find(|rule| rule["ports"][0]["port"] == "admin");
+        admin.expect("a rule")["from"].clone()
+    };
+    assert_eq!(from(json!({})), json!([{"namespaceSelector": {}}]), "every pod's");
+    let operators =
+        json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kms-operator"}}});
+    let named = json!({"namespaceSelector": {"matchExpressions": [
+        {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["monitoring"]}]}});
+    assert_eq!(from(json!({"namespaces": ["monitoring"]})), json!([operators, named]));
+}
+
+#[test]
 fn pods_meet_pod_security_restricted() {
     for (name, host) in examples().into_iter().chain([("managed".to_owned(), relay(json!({})))]) {
         for child in built(&host) {

@@ -13,9 +13,11 @@ use kube::api::{
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
-use super::resource::{Cleaned, FINALIZER, Outcome, Session, clean_up, visit};
+use super::resource::{FINALIZER, Outcome, visit};
 use super::round::Limits;
+use super::session::Session;
 use super::target::{ServiceFacts, facts};
+use super::withdraw::{Cleaned, clean_up};
 use crate::api::{DeletionPolicy, OfficeKmsHost};
 use crate::looks::{Key, Looks, Seen, Wake, about};
 use crate::secrets::ReadSecrets;

@@ -16,5 +16,7 @@ pub mod presence;
 pub mod probe;
 pub mod resource;
 pub mod round;
+pub mod session;
 pub mod settings;
 pub mod target;
+pub mod withdraw;

@@ -10,34 +10,31 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kms_dns::dns_endpoint::dns_endpoint;
-use kms_dns::records::Desired;
-use kms_dns::rfc2136::{ServerAddress, Turn};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::candidate::{Candidate, Surroundings};
 use super::condition::{Verdict, clients_bypass_relay, dns_published};
-use super::input::{self, HeldBack};
+use super::input;
 use super::presence::Action;
-use super::round::{Limits, Report, Task, clean_up as take_away, round};
-use super::settings::{Problem, ZonePublisher, check, duplicates, owner};
+use super::round::{Limits, Report, Task, round};
+use super::session::Session;
+use super::settings::{Problem, ZonePublisher, duplicates};
 use super::target::ServiceFacts;
+use super::withdraw::withdraw;
+use crate::api::OfficeKmsHost;
 use crate::api::status::{PublishedBy, SilentTarget, ZoneStatus};
-use crate::api::{DeletionPolicy, OfficeKmsHost, SKIP_CLEANUP_ANNOTATION, WindowsDnsPublisher};
 use crate::notice::Notice;
 use crate::secrets::{Objects, ReadSecrets};
 
 /// Finalizer of a resource that has, or is about to have, records outside of the cluster.
 pub const FINALIZER: &str = "officekms.io/dns";
-/// How long a deleted resource waits for its records to be taken away.
-pub const CLEAN_UP_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 /// How long records are tried to be taken away from a place that was left.
 const LEFT_LIMIT: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The same where none were ever published, as far as is known: a server's name that was mistyped.
@@ -46,11 +43,6 @@ const LEFT_EMPTY_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 const SOON: Duration = Duration::from_secs(30);
 /// After a look that only noted where records will stand.
 const AT_ONCE: Duration = Duration::from_millis(100);
-/// A refused account is not tried again before: Windows locks it after a few tries, and forgets them after half an hour by
-/// default.
-const AFTER_REFUSED_PASSWORD: SignedDuration = SignedDuration::from_hours(1);
-/// Most lists of servers of which it is remembered who answered: more than a resource has zones and places.
-const MOST_TURNS: usize = 127;
 /// Most places that are remembered of a zone.
 const MOST_PLACES: usize = 4;
 /// Longest message of a row.
@@ -59,17 +51,6 @@ const LONGEST: usize = 1024;
 const SHOWN: usize = 64;
 /// What Events say that was being done.
 const ACTION: &str = "Publishing";
-
-/// What is known as long as the process lives: accounts that a Windows DNS server refused, and which of several servers
-/// answered last.
-#[derive(Debug, Default)]
-pub struct Session {
-    refused: Mutex<BTreeMap<String, Timestamp>>,
-    turns: Mutex<Vec<(Vec<ServerAddress>, Turn)>>,
-    /// The credentials with which records were looked at last: in a namespace that ends, their Secret may go before the
-    /// records can.
-    credentials: Mutex<Objects>,
-}
 
 /// What came of a look at a resource's zones.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -89,19 +70,6 @@ pub struct Outcome {
     /// Whether the resource needs [`FINALIZER`]: records stand outside, or are about to.
     pub finalizer: bool,
     /// When to look again.
-    pub again_in: Duration,
-}
-
-/// What became of the clean-up of a deleted resource.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Cleaned {
-    /// Whether the finalizer can go.
-    pub done: bool,
-    /// What is still there, for the condition; empty when nothing is.
-    pub left: Vec<String>,
-    /// Events of Kubernetes.
-    pub notices: Vec<Notice>,
-    /// When to try again.
     pub again_in: Duration,
 }
 
@@ -260,77 +228,6 @@ pub async fn visit(
     }
 }
 
-/// Takes away what stands outside, for a resource that is being deleted.
-pub async fn clean_up(
-    host: &OfficeKmsHost,
-    secrets: &dyn ReadSecrets,
-    session: &Session,
-    limits: &Limits,
-    now: Timestamp,
-) -> Cleaned {
-    let stored: &[ZoneStatus] = host.status.as_ref().map_or(&[], |status| &status.dns);
-    let mut cleaned = Cleaned {
-        done: true,
-        left: Vec::new(),
-        notices: Vec::new(),
-        again_in: SOON,
-    };
-    let places: Vec<(&str, &PublishedBy)> = stored
-        .iter()
-        .flat_map(|row| row.published_by.iter().map(|place| (row.zone.as_str(), place)))
-        .collect();
-    if places.is_empty() {
-        return cleaned;
-    }
-    let zones: Vec<&str> = places.iter().map(|(zone, _)| *zone).collect();
-    let annotations = host.metadata.annotations.as_ref();
-    let skipped = annotations
-        .and_then(|all| all.get(SKIP_CLEANUP_ANNOTATION))
-        .is_some_and(|value| value == "true");
-    if skipped || host.spec.deletion_policy == DeletionPolicy::Retain {
-        let why = if skipped {
-            SKIP_CLEANUP_ANNOTATION
-        } else {
-            "deletionPolicy: Retain"
-        };
-        let message = format!("records stay behind in {} ({why})", zones.join(", "));
-        cleaned
-            .notices
-            .push(Notice::warning("CleaningUp", "CleanUpSkipped", &message));
-        return cleaned;
-    }
-    let objects = Objects::read(secrets, &input::names(None, stored)).await;
-    let objects = objects.or_else(&session.credentials());
-    let outcomes = withdraw(&places, &objects, session, limits, now).await;
-    cleaned.left = outcomes.into_iter().filter_map(Result::err).collect();
-    if cleaned.left.is_empty() {
-        let message = format!("our records were taken away from {}", zones.join(", "));
-        cleaned
-            .notices
-            .push(Notice::normal("CleaningUp", "RecordsTakenAway", &message));
-        return cleaned;
-    }
-    let deleted_at = host.metadata.deletion_timestamp.as_ref().map_or(now, |at| at.0);
-    let message = cleaned.left.join("; ");
-    if now.duration_since(deleted_at) >= CLEAN_UP_LIMIT {
-        let message = format!("records stay behind, remove them by hand: {message}");
-        cleaned
-            .notices
-            .push(Notice::warning("CleaningUp", "RecordsLeftBehind", &message));
-        return cleaned;
-    }
-    let message = format!(
-        "records could not be taken away yet: {message}; it is given up {} minutes after the deletion, or at once with the \
-         annotation {SKIP_CLEANUP_ANNOTATION}: \"true\"",
-        CLEAN_UP_LIMIT.as_mins()
-    );
-    cleaned
-        .notices
-        .push(Notice::warning("CleaningUp", "CleanUpFailing", &message));
-    cleaned.done = false;
-    cleaned
-}
-
 impl Outcome {
     /// Notes that external-dns' objects could not be applied.
     pub(super) fn failed_endpoints(&mut self, why: &str) {
@@ -351,76 +248,6 @@ impl Outcome {
     }
 }
 
-impl Session {
-    fn credentials(&self) -> MutexGuard<'_, Objects> {
-        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn held_back(&self, mark: &str, now: Timestamp) -> Option<String> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = refused.get(mark).filter(|until| now < **until)?;
-        Some(format!(
-            "the server refused this user and password: correct the Secret; the same are not tried before {until:.0}, so \
-             that no account is locked"
-        ))
-    }
-
-    /// Begins with the server that answered last, or behind those that did not.
-    fn take_turns(&self, publisher: &mut ZonePublisher) {
-        let ZonePublisher::Rfc2136 { servers, turn, .. } = publisher else {
-            return;
-        };
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = turns.iter().find(|(known, _)| known == servers) {
-            *turn = known.clone();
-            return;
-        }
-        turns.truncate(MOST_TURNS);
-        turns.insert(0, (servers.clone(), turn.clone()));
-    }
-
-    fn refuse(&self, publisher: &WindowsDnsPublisher, objects: &Objects, now: Timestamp) {
-        if let Some(mark) = input::account_mark(publisher, objects) {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            refused.retain(|_, until| now < *until);
-            refused.insert(
-                mark,
-                now.saturating_add(AFTER_REFUSED_PASSWORD).unwrap_or(Timestamp::MAX),
-            );
-        }
-    }
-}
-
-/// Takes away what stands in these places.
-async fn withdraw(
-    places: &[(&str, &PublishedBy)],
-    objects: &Objects,
-    session: &Session,
-    limits: &Limits,
-    now: Timestamp,
-) -> Vec<Result<(), String>> {
-    let held = |mark: &str| session.held_back(mark, now);
-    let tasks: Vec<Result<Option<Task>, String>> = places
-        .iter()
-        .map(|(zone, place)| {
-            let mut task = leftover(zone, place, objects, &held)?;
-            task.iter_mut()
-                .for_each(|task| session.take_turns(&mut task.zone.publisher));
-            Ok(task)
-        })
-        .collect();
-    let doable: Vec<Task> = tasks.iter().filter_map(|task| task.clone().ok().flatten()).collect();
-    let mut outcomes = take_away(&doable, limits).await.into_iter();
-    tasks
-        .into_iter()
-        .map(|task| match task {
-            Ok(Some(_)) => outcomes.next().unwrap_or(Ok(())),
-            Ok(None) => Ok(()),
-            Err(why) => Err(why),
-        })
-        .collect()
-}
-
 /// A place that is left, with since when and what stands there as far as is known.
 fn left(zone: &str, place: &PublishedBy, stored: &[ZoneStatus], now: Timestamp) -> PublishedBy {
     if place.left_since.is_some() {
@@ -432,29 +259,6 @@ fn left(zone: &str, place: &PublishedBy, stored: &[ZoneStatus], now: Timestamp) 
         published: place.published || row.is_some_and(|row| row.refreshed_at.is_some()),
         ..place.clone()
     }
-}
-
-fn leftover(zone: &str, place: &PublishedBy, objects: &Objects, held: &HeldBack<'_>) -> Result<Option<Task>, String> {
-    let Some(input) = input::leftover(zone, place, objects, held) else {
-        return Ok(None);
-    };
-    // There may be no such field any more, so only what is wrong is told.
-    let checked = check(0, &input).map_err(|problems| {
-        let told: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
-        format!("{zone}: {}", told.join("; "))
-    })?;
-    let owner = owner(&place.owner).map_err(|problem| format!("{zone}: {}", problem.message))?;
-    let desired = Desired::new(checked.name.clone(), checked.apex.clone(), owner, checked.ttl, &[])
-        .map_err(|error| format!("{zone}: {error}"))?;
-    Ok(Some(Task {
-        zone: checked,
-        stood: desired.clone(),
-        desired,
-        silent: None,
-        action: Action::Withdraw {
-            why: "the zone is not published through this any more".to_owned(),
-        },
-    }))
 }
 
 /// The row of a zone that cannot be published as the spec has it: what stands there stays.

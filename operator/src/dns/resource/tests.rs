@@ -1,10 +1,13 @@
 //! What a resource's DNS comes to where no server needs to take updates; tests/tests/dns_life.rs has those.
 
 use kms_dns::discover::ResolverSource;
+use kms_dns::records::Desired;
 use kms_dns::server::{Server, Sockets, Zone as ServedZone};
 
 use super::*;
+use crate::api::SKIP_CLEANUP_ANNOTATION;
 use crate::api::ZoneSpec;
+use crate::dns::withdraw::clean_up;
 use crate::secrets::tests::secrets;
 
 fn host(zones: &str) -> OfficeKmsHost {
