@@ -36,6 +36,7 @@ mod operator_life;
 mod operator_managed_ledger;
 mod operator_rights;
 mod people_see_the_page;
+mod rehearsal_processes;
 mod relays_to_rehearsal_hosts;
 mod relays_to_samba;
 mod relays_what_the_licensed_host_answered;
