@@ -338,6 +338,14 @@ async fn proxy_headers_are_refused_from_elsewhere_and_demanded_from_balancers() 
     ProxyHeader::with_local().encode_v2(&mut local)?;
     check.write_all(&local).await?;
     assert!(is_served(&mut check).await, "the balancer's own health check");
+    let mut odd = connect_from([127, 0, 0, 2], &replica).await?;
+    let (signature_and_command, _) = local.split_at(13);
+    odd.write_all(&[signature_and_command, &[0x55, 0, 3, 1, 2, 3]].concat())
+        .await?;
+    assert!(
+        is_served(&mut odd).await,
+        "the family of a LOCAL header is of no account"
+    );
     Ok(())
 }
 
