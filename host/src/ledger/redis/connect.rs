@@ -15,6 +15,7 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
+use super::version::refuse_an_old_server;
 use crate::ledger::config::{RedisConfig, RedisMode, SentinelConfig, TlsConfig, host_and_port};
 
 /// Attempts of one request within a cluster: redirections and waits for a fail-over count.
@@ -33,7 +34,7 @@ pub(super) enum Connection {
 
 /// Commands without a key that a cluster would be asked everywhere. They concern us only where our keys are, and a node
 /// that holds nothing of ours may be away.
-const KEYLESS: [&[u8]; 2] = [b"PING", b"SCRIPT"];
+const KEYLESS: [&[u8]; 4] = [b"PING", b"SCRIPT", b"HELLO", b"INFO"];
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
@@ -120,6 +121,7 @@ impl Connector {
                 (RedisMode::Cluster, _) => self.cluster(password).await?,
             };
             redis::cmd("PING").query_async::<Value>(&mut connection).await?;
+            refuse_an_old_server(&mut connection).await?;
             Ok(connection)
         };
         tokio::time::timeout(patience, attempt)

@@ -21,6 +21,7 @@
 mod connect;
 mod link;
 mod scripts;
+mod version;
 
 use std::collections::{BTreeMap, HashMap};
 
