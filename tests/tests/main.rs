@@ -6,6 +6,7 @@
 
 mod admits_whom_it_may_and_no_more;
 mod behind_haproxy;
+mod check_reads_the_files;
 mod dns_life;
 mod dns_operator;
 mod dns_updates;

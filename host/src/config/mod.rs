@@ -11,6 +11,7 @@
 mod check;
 mod clients;
 mod decode;
+mod files;
 pub(crate) mod period;
 pub(crate) mod place;
 mod problem;
@@ -24,6 +25,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use clients::{ClientsConfig, LimitsConfig, ProxyProtocolConfig};
+pub use files::FileProblem;
 pub use period::{NotAPeriod, Period};
 pub use place::{Place, SectionProblem, Step, display_path};
 pub use problem::{Problem, Problems};

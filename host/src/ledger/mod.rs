@@ -22,6 +22,7 @@ pub use batcher::{BatchLimits, Busy, CountBatcher};
 pub use config::LedgerConfig;
 pub use key::LedgerKey;
 pub use memory::MemoryLedger;
+pub(crate) use open::file_problems;
 pub use open::{OpenError, Opened, open};
 pub use queue::{ObservationQueue, QueueLimits, QueueStats};
 

@@ -19,6 +19,7 @@
 //! The rights that the user needs are those of `docs/examples/ledger-user.acl`.
 
 mod connect;
+pub(super) mod files;
 mod link;
 mod scripts;
 mod version;
