@@ -84,14 +84,15 @@ pub struct HostConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address on which it listens.
+    /// Address on which it listens. It shows machine names to whoever asks, so that other machines reach it only where
+    /// that is asked for.
     pub listen: SocketAddr,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)),
         }
     }
 }
