@@ -6,6 +6,7 @@ use std::fmt;
 use super::HostConfig;
 use crate::ledger;
 use crate::rehearsal::SiteKey;
+use crate::rehearsal::management::ManagementConfig;
 use crate::telemetry::chain;
 
 /// A file that cannot be used. It is named, and nothing of what is in it.
@@ -33,7 +34,7 @@ impl HostConfig {
             if let Err(error) = SiteKey::read(&rehearsal.site_key_file) {
                 problem("rehearsal.siteKeyFile".to_owned(), error.into());
             }
-            for (setting, error) in rehearsal.management.iter().flat_map(|section| section.file_problems()) {
+            for (setting, error) in rehearsal.management.iter().flat_map(ManagementConfig::file_problems) {
                 problem(format!("rehearsal.management.{setting}"), error.into());
             }
         }
