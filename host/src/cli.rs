@@ -23,7 +23,8 @@ struct Args {
     /// The configuration file. Its changes are taken over while it runs.
     #[arg(long, env = "KMS_HOST_CONFIG", value_name = "FILE")]
     config: PathBuf,
-    /// Check the configuration file, print every problem in it, and end.
+    /// Check the configuration file and the files that it names (keys, passwords, certificates), print every problem, and
+    /// end.
     #[arg(long)]
     check: bool,
     /// The replica's name in status and logs; wins over the file's `name`, which replicas on Kubernetes share.
@@ -60,6 +61,13 @@ pub fn main() -> ExitCode {
         }
     };
     if args.check {
+        let unusable = config.file_problems();
+        if !unusable.is_empty() {
+            for problem in unusable {
+                eprintln!("{}: {problem}", args.config.display());
+            }
+            return ExitCode::from(CONFIG_WRONG);
+        }
         println!("{}: good", args.config.display());
         return ExitCode::SUCCESS;
     }

@@ -1,7 +1,7 @@
 //! A real browser without a window.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result};
 
@@ -18,10 +18,19 @@ pub fn find() -> Option<&'static str> {
     })
 }
 
-/// Loads `url` and returns the document as it was rendered; a picture of it is written to `picture`.
-pub fn look(browser: &str, url: &str, picture: &Path) -> Result<String> {
+/// What the browser made of a page.
+#[derive(Debug)]
+pub struct Seen {
+    /// The document as it was rendered.
+    pub document: String,
+    /// What it has to say about the page in its console, such as what the page's own policy forbids it.
+    pub complaints: Vec<String>,
+}
+
+/// Loads `url`; a picture of it is written to `picture`.
+pub fn look(browser: &str, url: &str, picture: &Path) -> Result<Seen> {
     let profile = tempfile::tempdir()?;
-    let run = |last: &str| -> Result<Vec<u8>> {
+    let run = |last: &str| -> Result<Output> {
         let output = Command::new(browser)
             .args([
                 "--headless",
@@ -35,13 +44,22 @@ pub fn look(browser: &str, url: &str, picture: &Path) -> Result<String> {
                 "--no-first-run",
                 "--hide-scrollbars",
             ])
-            .args(["--window-size=1200,1250", "--timeout=4000"])
+            .args(["--window-size=1200,1250", "--timeout=4000", "--enable-logging=stderr"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .args([last, url])
             .output()
             .context("the browser runs")?;
-        Ok(output.stdout)
+        Ok(output)
     };
     run(&format!("--screenshot={}", picture.display()))?;
-    Ok(String::from_utf8_lossy(&run("--dump-dom")?).into_owned())
+    let shown = run("--dump-dom")?;
+    let log = String::from_utf8_lossy(&shown.stderr).into_owned();
+    Ok(Seen {
+        document: String::from_utf8_lossy(&shown.stdout).into_owned(),
+        complaints: log
+            .lines()
+            .filter(|line| line.contains(":CONSOLE"))
+            .map(str::to_owned)
+            .collect(),
+    })
 }

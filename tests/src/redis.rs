@@ -103,7 +103,7 @@ impl RedisServer {
         Ok(())
     }
 
-    /// Starts a killed server anew, empty, on the same port.
+    /// Starts a killed server anew on the same port: empty, unless its options have it keep what it was given.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.child = spawn(self.port, &self.dir, &self.options, &self.guard)?;

@@ -1,5 +1,5 @@
 //! Rehearsal hosts of docs/examples/licensing.yaml with the configuration that the manifest gives them, managed over
-//! WS-Management, on ports of their own.
+//! WS-Management, on ports of their own; and clients of any rehearsal host.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kms_host::config::{HostConfig, LogFormat};
 use kms_host::rehearsal::SiteKey;
-use kms_host::rehearsal::client::{Machine, ask};
+use kms_host::rehearsal::client::{Machine, Outcome, ask};
 use kms_host::rehearsal::message::WorkstationName;
 use kms_host::rehearsal::products::Product;
-use kms_host::rpc::{ByteOrder, ConnectOptions, Connection, DataRepresentation, Reply, stub};
+use kms_host::rpc::{ByteOrder, ConnectOptions, Connection, DataRepresentation, FaultStatus, Reply, stub};
 use kms_host::run::{Listeners, run};
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::build::{Files, Place, host_config};
@@ -117,22 +117,51 @@ impl Rehearsal {
 
     /// Lets a client ask over the wire; its HRESULT and the count that it was told.
     pub async fn client(&self, number: u128) -> Result<(u32, Option<u32>)> {
-        let key = SiteKey::new(&SITE);
-        let name = WorkstationName::new(&format!("pc{number}")).context("a name")?;
-        let product = Product::named("OfficeLTSC2024").context("a product")?;
-        let machine = Machine::new(name, Uuid::from_u128(number));
-        let now = Timestamp::now().as_microsecond();
-        let asked = ask(&key, &machine, &product, now, &kms_host::sealing::draw()?);
-        let mut connection = Connection::connect(self.clients, &ConnectOptions::default()).await?;
-        let syntax = connection.syntax().context("a syntax")?;
-        let request = stub::encode_request(syntax, ByteOrder::Little, &asked.body);
-        match connection.call(0, DataRepresentation::LITTLE_ENDIAN, &request).await? {
-            Reply::Stub(response, drep) => {
-                let response = stub::decode_response(syntax, drep.order(), &response, 4096)?;
-                let answer = asked.conclude(&key, response.hresult, response.body.as_deref())?;
-                Ok((answer.hresult(), answer.current_count()))
-            }
-            Reply::Fault(status) => anyhow::bail!("a fault: {status}"),
+        match ask_at(self.clients, &SiteKey::new(&SITE), number).await? {
+            Told::Concluded(outcome) => Ok((outcome.hresult(), outcome.current_count())),
+            Told::Fault(status) => anyhow::bail!("a fault: {status}"),
         }
+    }
+}
+
+/// What a client was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// An answer, and what the client concludes from it.
+    Concluded(Outcome),
+    /// A fault instead of an answer.
+    Fault(FaultStatus),
+}
+
+/// Lets client `number` of Office LTSC 2024 ask a rehearsal host over the wire, on a connection of its own.
+///
+/// # Errors
+/// When the call is neither answered nor faulted, or the answer is none to what was asked.
+pub async fn ask_at(host: SocketAddr, key: &SiteKey, number: u128) -> Result<Told> {
+    let name = WorkstationName::new(&format!("pc{number}")).context("a name")?;
+    let product = Product::named("OfficeLTSC2024").context("a product")?;
+    let machine = Machine::new(name, Uuid::from_u128(number));
+    let now = Timestamp::now().as_microsecond();
+    let asked = ask(key, &machine, &product, now, &kms_host::sealing::draw()?);
+    match call_at(host, &asked.body).await? {
+        Ok(response) => {
+            let outcome = asked.conclude(key, response.hresult, response.body.as_deref())?;
+            Ok(Told::Concluded(outcome))
+        }
+        Err(fault) => Ok(Told::Fault(fault)),
+    }
+}
+
+/// Sends a body, whatever it is, as the request of a KMS client; the response or the fault that it gets.
+///
+/// # Errors
+/// When there is neither.
+pub async fn call_at(host: SocketAddr, body: &[u8]) -> Result<Result<stub::Response, FaultStatus>> {
+    let mut connection = Connection::connect(host, &ConnectOptions::default()).await?;
+    let syntax = connection.syntax().context("a syntax")?;
+    let request = stub::encode_request(syntax, ByteOrder::Little, body);
+    match connection.call(0, DataRepresentation::LITTLE_ENDIAN, &request).await? {
+        Reply::Stub(response, drep) => Ok(Ok(stub::decode_response(syntax, drep.order(), &response, 4096)?)),
+        Reply::Fault(status) => Ok(Err(status)),
     }
 }

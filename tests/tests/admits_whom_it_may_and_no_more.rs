@@ -10,6 +10,7 @@ use kms_host::rpc::{
     CallError, ConnectOptions, Connection, DataRepresentation, FaultStatus, Interface, Proposal, Reply, TransferSyntax,
 };
 use proxy_header::{ProxiedAddress, ProxyHeader};
+use system_tests::http;
 use system_tests::replica::Replica;
 use system_tests::stand_in::{Does, StandIn};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -254,7 +255,11 @@ async fn a_broken_pdu_and_a_request_that_is_too_large_end_the_connection() -> Re
 
 fn header(source: &str, v2: bool) -> Vec<u8> {
     let source = SocketAddr::new(source.parse().expect("address"), 50_000);
-    let header = ProxyHeader::with_address(ProxiedAddress::stream(source, ([198, 51, 100, 1], 1688).into()));
+    let destination = match source {
+        SocketAddr::V4(_) => ([198, 51, 100, 1], 1688).into(),
+        SocketAddr::V6(_) => ([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1], 1688).into(),
+    };
+    let header = ProxyHeader::with_address(ProxiedAddress::stream(source, destination));
     let mut bytes = Vec::new();
     if v2 {
         header.encode_v2(&mut bytes)
@@ -338,6 +343,14 @@ async fn proxy_headers_are_refused_from_elsewhere_and_demanded_from_balancers() 
     ProxyHeader::with_local().encode_v2(&mut local)?;
     check.write_all(&local).await?;
     assert!(is_served(&mut check).await, "the balancer's own health check");
+    let mut odd = connect_from([127, 0, 0, 2], &replica).await?;
+    let (signature_and_command, _) = local.split_at(13);
+    odd.write_all(&[signature_and_command, &[0x55, 0, 3, 1, 2, 3]].concat())
+        .await?;
+    assert!(
+        is_served(&mut odd).await,
+        "the family of a LOCAL header is of no account"
+    );
     Ok(())
 }
 
@@ -367,5 +380,37 @@ async fn without_a_header_a_peer_in_a_balancers_network_is_held_to_the_networks_
     let mut check = TcpStream::connect(replica.address).await?;
     check.write_all(b"PROXY UNKNOWN\r\n").await?;
     assert!(is_served(&mut check).await, "the balancer's own health check");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ipv6_addresses_of_one_source_are_one_client_to_routing_too() -> Result<()> {
+    // A stub that ends with return code 0: an answer that counts.
+    let host = StandIn::start(Does::Answers(vec![0; 8]))?;
+    let replica = Replica::start(&format!(
+        "relay: {{licensedHosts: [{}]}}\nrouting: {{refreshInterval: 50ms}}\n\
+         clients: {{proxyProtocol: {{trusted: [127.0.0.1/32]}}}}\n",
+        host.item("a")
+    ))?;
+    // The machine of the first two has a new temporary address; the third is in another network.
+    for address in ["2001:db8:0:1::a", "2001:db8:0:1:89ab::b", "2001:db8:0:2::a"] {
+        let mut stream = TcpStream::connect(replica.address).await?;
+        stream.write_all(&header(address, true)).await?;
+        let mut connection = Connection::over(stream, replica.address, &ConnectOptions::default()).await?;
+        let reply = connection
+            .call(0, DataRepresentation::LITTLE_ENDIAN, b"request")
+            .await?;
+        assert!(matches!(reply, Reply::Stub(..)), "{reply:?}");
+    }
+    // Observations are written in their order: with the third one all are there.
+    replica
+        .status_becomes("the third request is read from the ledger", |status| {
+            status["routing"]["distinctClients"] == 2
+        })
+        .await?;
+    for (address, known) in [("2001:db8:0:1::c", true), ("2001:db8:0:3::a", false)] {
+        let (_, explained) = http::get(replica.admin, &format!("/explain/{address}")).await?;
+        assert_eq!(explained.contains("\"lastDecision\""), known, "{address}: {explained}");
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod admits_whom_it_may_and_no_more;
 mod behind_haproxy;
+mod check_reads_the_files;
 mod dns_life;
 mod dns_operator;
 mod dns_updates;
@@ -36,6 +37,7 @@ mod operator_life;
 mod operator_managed_ledger;
 mod operator_rights;
 mod people_see_the_page;
+mod rehearsal_processes;
 mod relays_to_rehearsal_hosts;
 mod relays_to_samba;
 mod relays_what_the_licensed_host_answered;

@@ -5,6 +5,29 @@ use kms_host::rpc::{ConnectOptions, Connection, DataRepresentation};
 use system_tests::replica::{Replica, eventually};
 use system_tests::stand_in::{Does, StandIn};
 use system_tests::{chromium, http};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+/// Where whoever asks for anything is given this answer, whatever length its head has for it.
+async fn page_of(answer: String) -> Result<String> {
+    let head = answer
+        .lines()
+        .filter(|line| !line.to_ascii_lowercase().starts_with("content-length:"));
+    let answer = head.collect::<Vec<_>>().join("\r\n");
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                if stream.read(&mut [0; 4096]).await.is_ok_and(|length| length > 0) {
+                    drop(stream.write_all(answer.as_bytes()).await);
+                }
+            });
+        }
+    });
+    Ok(url)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -> Result<()> {
@@ -30,9 +53,9 @@ async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -
         .await?;
 
     let (head, body) = http::get(replica.admin, "/").await?;
-    let head = head.to_ascii_lowercase();
     assert!(
-        head.contains("content-security-policy: default-src 'none'; style-src 'sha256-"),
+        head.to_ascii_lowercase()
+            .contains("content-security-policy: default-src 'none'; style-src 'sha256-"),
         "{head}"
     );
     assert!(!body.contains("<b>relay</b>") && body.contains("&lt;b&gt;relay&lt;/b&gt;"));
@@ -44,10 +67,10 @@ async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -
         assert!(!body.contains(outside), "the page is self-contained, but has {outside}");
     }
 
-    let (head, why) = http::get(replica.admin, "/explain/127.0.0.1").await?;
+    let (found, why) = http::get(replica.admin, "/explain/127.0.0.1").await?;
     assert!(
-        head.starts_with("HTTP/1.1 200") && why.contains("\"order\""),
-        "{head}\n{why}"
+        found.starts_with("HTTP/1.1 200") && why.contains("\"order\""),
+        "{found}\n{why}"
     );
     assert!(
         http::get(replica.admin, "/explain/nobody")
@@ -62,11 +85,27 @@ async fn the_page_shows_hosts_requests_and_what_is_wrong_and_lets_nothing_in() -
     };
     let directory = tempfile::tempdir()?;
     let picture = directory.path().join("page.png");
-    let url = format!("http://{}/", replica.admin);
-    let shown = {
+    let look = async |url: String| {
         let picture = picture.clone();
-        tokio::task::spawn_blocking(move || chromium::look(browser, &url, &picture)).await??
+        tokio::task::spawn_blocking(move || chromium::look(browser, &url, &picture)).await?
     };
+    // The same page with a style sheet that is not the one whose hash the policy has: what is in the picture afterwards
+    // and what the browser says show that it would not be applied in silence.
+    let altered = body.replacen("<style>", "<style>/**/", 1);
+    let forbidden = look(page_of(format!("{head}\r\n\r\n{altered}")).await?).await?;
+    assert!(
+        matches!(&*forbidden.complaints, [only] if only.contains("Content Security Policy") && only.contains("style")),
+        "{forbidden:?}"
+    );
+    let unstyled = std::fs::read(&picture)?;
+    let seen = look(format!("http://{}/", replica.admin)).await?;
+    assert_eq!(
+        seen.complaints,
+        Vec::<String>::new(),
+        "the policy lets in what the page needs"
+    );
+    assert_ne!(std::fs::read(&picture)?, unstyled, "the style sheet makes a difference");
+    let shown = seen.document;
     for expected in [
         "<h1>&lt;b&gt;relay&lt;/b&gt;</h1>",
         "<div class=\"num\" id=\"answered\">3</div>",

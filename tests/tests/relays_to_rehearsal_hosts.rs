@@ -102,7 +102,9 @@ async fn the_fifth_client_is_licensed_through_the_relay_and_all_is_recorded_and_
     let picture = directory.path().join("page.png");
     let url = format!("http://{}/", host.admin);
     let look = picture.clone();
-    let shown = tokio::task::spawn_blocking(move || chromium::look(browser, &url, &look)).await??;
+    let shown = tokio::task::spawn_blocking(move || chromium::look(browser, &url, &look))
+        .await??
+        .document;
     for expected in ["<td>Office</td>", "pc06.example.com", "0x00000000", "initial grace"] {
         assert!(shown.contains(expected), "{expected} is missing in:\n{shown}");
     }

@@ -112,7 +112,7 @@ async fn explain(State(source): State<Arc<Source>>, Path(address): Path<String>)
         return (StatusCode::BAD_REQUEST, "not an IP address\n").into_response();
     };
     match &source.relay {
-        Some(relay) => Json(relay.explain(address)).into_response(),
+        Some(relay) => Json(relay.explain(source.admission.source_of(address))).into_response(),
         None => (StatusCode::NOT_FOUND, "a rehearsal host routes no clients\n").into_response(),
     }
 }

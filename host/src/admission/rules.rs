@@ -65,7 +65,7 @@ impl Rules {
         Peer::Client
     }
 
-    /// The source that an address is of: what connections and requests are counted by.
+    /// The source that an address is of: what connections, requests and, for routing, clients are counted by.
     pub fn source(&self, address: IpAddr) -> IpAddr {
         match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & self.ipv6_mask).into(),

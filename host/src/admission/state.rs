@@ -93,6 +93,11 @@ impl Admission {
         self.live.load().rules.permits(source)
     }
 
+    /// The source that an address is of.
+    pub fn source_of(&self, address: IpAddr) -> IpAddr {
+        self.live.load().rules.source(address)
+    }
+
     /// Takes a place among a source's connections.
     pub fn source(self: &Arc<Self>, source: IpAddr) -> Result<SourceSlot, Refusal> {
         let live = self.live.load();

@@ -11,6 +11,7 @@
 mod check;
 mod clients;
 mod decode;
+mod files;
 pub(crate) mod period;
 pub(crate) mod place;
 mod problem;
@@ -24,6 +25,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use clients::{ClientsConfig, LimitsConfig, ProxyProtocolConfig};
+pub use files::FileProblem;
 pub use period::{NotAPeriod, Period};
 pub use place::{Place, SectionProblem, Step, display_path};
 pub use problem::{Problem, Problems};
@@ -82,14 +84,15 @@ pub struct HostConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address on which it listens.
+    /// Address on which it listens. It shows machine names to whoever asks, so that other machines reach it only where
+    /// that is asked for.
     pub listen: SocketAddr,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)),
         }
     }
 }

@@ -201,6 +201,16 @@ fn sections_of_other_parts_are_checked_at_their_places() {
 }
 
 #[test]
+fn the_admin_endpoint_is_for_this_machine_alone_unless_told_otherwise() {
+    let admin = |more: &str| {
+        let text = format!("relay: {{licensedHosts: [{{name: a, address: b}}]}}\n{more}\n");
+        load(&text, Path::new("config.yaml")).expect("good").admin.listen
+    };
+    assert!(admin("").ip().is_loopback());
+    assert_eq!(admin("admin: {listen: '[::]:1'}"), "[::]:1".parse().expect("address"));
+}
+
+#[test]
 fn an_address_that_is_taken_already_is_told_at_its_field() {
     let told = |text: &str| -> Vec<String> {
         let text = format!("relay: {{licensedHosts: [{{name: a, address: b}}]}}\n{text}\n");
@@ -214,7 +224,7 @@ fn an_address_that_is_taken_already_is_told_at_its_field() {
         ("listen: ['127.0.0.1:1', '0.0.0.0:1']", "listen[1]"),
         ("listen: ['[::]:1']\nadmin: {listen: '127.0.0.1:1'}", "admin.listen"),
         ("listen: ['127.0.0.1:1']\nadmin: {listen: '[::]:1'}", "admin.listen"),
-        ("listen: ['10.0.0.1:9688']", "admin.listen"),
+        ("listen: ['127.0.0.1:9688']", "admin.listen"),
     ] {
         assert_eq!(told(text), [field], "{text}");
     }

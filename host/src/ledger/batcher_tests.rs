@@ -53,8 +53,8 @@ impl Ledger for Slow {
     fn append_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>> {
         self.ledger.append_events(events)
     }
-    fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
-        self.ledger.routes(since, now)
+    fn newest_routes(&self, since: Millis, now: Millis, most: usize) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
+        self.ledger.newest_routes(since, now, most)
     }
     fn counts(&self, now: Millis) -> BoxFuture<'_, Result<Vec<ApplicationCount>, LedgerError>> {
         self.ledger.counts(now)

@@ -70,7 +70,7 @@ impl Recency {
     }
 
     /// Clients seen at or after `since`, oldest first.
-    pub(super) fn since(&self, since: i64) -> impl Iterator<Item = (i64, Pseudonym)> {
+    pub(super) fn since(&self, since: i64) -> impl DoubleEndedIterator<Item = (i64, Pseudonym)> {
         self.order.range((since, Pseudonym([0; 16]))..).copied()
     }
 

@@ -111,9 +111,9 @@ impl Ledger for MemoryLedger {
         ready(())
     }
 
-    fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
+    fn newest_routes(&self, since: Millis, now: Millis, most: usize) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
         let mut state = self.state();
-        let mut read = state.routes.read(since, now);
+        let mut read = state.routes.read(since, now, most);
         while state.machines.pop_until(now.0.saturating_sub(ENTRY_LIFE_MS)).is_some() {}
         read.distinct_machines = u64::try_from(state.machines.len()).unwrap_or(u64::MAX);
         read.facts = state
@@ -229,11 +229,12 @@ impl Routes {
         }
     }
 
-    fn read(&mut self, since: Millis, now: Millis) -> RoutesRead {
+    fn read(&mut self, since: Millis, now: Millis, most: usize) -> RoutesRead {
         while let Some(client) = self.seen.pop_until(now.0.saturating_sub(ENTRY_LIFE_MS)) {
             self.forget(&client);
         }
-        let changed = self.seen.since(since.0).filter_map(|(at, client)| {
+        let newest_first = self.seen.since(since.0).rev().take(most);
+        let changed = newest_first.filter_map(|(at, client)| {
             let last = self.by_client.get(&client)?;
             Some(Route {
                 client,
@@ -243,8 +244,10 @@ impl Routes {
                 asks_today: last.asks.today(now),
             })
         });
+        let mut changed: Vec<_> = changed.collect();
+        changed.reverse();
         RoutesRead {
-            changed: changed.collect(),
+            changed,
             distinct_clients: u64::try_from(self.seen.len()).unwrap_or(u64::MAX),
             distinct_machines: 0,
             clients_by_host: self

@@ -22,6 +22,7 @@ pub use batcher::{BatchLimits, Busy, CountBatcher};
 pub use config::LedgerConfig;
 pub use key::LedgerKey;
 pub use memory::MemoryLedger;
+pub(crate) use open::file_problems;
 pub use open::{OpenError, Opened, open};
 pub use queue::{ObservationQueue, QueueLimits, QueueStats};
 
@@ -191,7 +192,8 @@ pub struct Route {
 /// Everything that routing needs, in one read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RoutesRead {
-    /// Clients whose last answer is at or after the time asked for (all of the last 30 days when asked from 0).
+    /// Clients whose last answer is at or after the time asked for (all of the last 30 days when asked from 0), oldest
+    /// first, and no more than asked for.
     pub changed: Vec<Route>,
     /// Distinct clients within 30 days, as relays know them: by source address.
     pub distinct_clients: u64,
@@ -270,8 +272,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// Appends events that were read from licensed hosts, and notes the machines whose requests succeeded.
     fn append_events<'a>(&'a self, events: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>>;
 
-    /// Reads what routing needs; `since` bounds `changed`.
-    fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>>;
+    /// Reads what routing needs; `since` bounds `changed`, and so does `most`: of more, the newest are read.
+    fn newest_routes(&self, since: Millis, now: Millis, most: usize) -> BoxFuture<'_, Result<RoutesRead, LedgerError>>;
+
+    /// The same, however many changed.
+    fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
+        self.newest_routes(since, now, usize::MAX)
+    }
 
     /// Counts and totals of every application.
     fn counts(&self, now: Millis) -> BoxFuture<'_, Result<Vec<ApplicationCount>, LedgerError>>;

@@ -1,8 +1,11 @@
 //! From configuration to a ledger.
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
-use super::{Ledger, LedgerConfig, LedgerKey, MemoryLedger, redis::RedisLedger};
+use super::{
+    Ledger, LedgerConfig, LedgerKey, MemoryLedger,
+    redis::{RedisLedger, files},
+};
 use crate::config::place::SectionProblem;
 use crate::keyfile::KeyFileError;
 
@@ -33,6 +36,16 @@ pub enum OpenError {
     /// The operating system gives no random bytes.
     #[error("the operating system gives no random bytes for a ledger key")]
     Random(#[from] getrandom::Error),
+}
+
+/// What is wrong with each file that `config` names, and the setting that names it: for who checks a configuration
+/// without opening the ledger.
+pub(crate) fn file_problems(config: &LedgerConfig) -> Vec<(String, Box<dyn Error>)> {
+    let key = config.key_file.as_deref().and_then(|path| LedgerKey::read(path).err());
+    let key = key.map(|error| ("keyFile".to_owned(), error.into()));
+    let redis = config.redis.iter().flat_map(files::problems);
+    let redis = redis.map(|(setting, error)| (format!("redis.{setting}"), error.into()));
+    key.into_iter().chain(redis).collect()
 }
 
 /// Opens the ledger that `config` describes. Connections are made in the background; within a tokio runtime only.

@@ -355,7 +355,7 @@ impl Ledger for Away {
     fn append_events<'a>(&'a self, _: &'a [Event]) -> BoxFuture<'a, Result<(), LedgerError>> {
         away()
     }
-    fn routes(&self, _: Millis, _: Millis) -> BoxFuture<'_, Result<ledger::RoutesRead, LedgerError>> {
+    fn newest_routes(&self, _: Millis, _: Millis, _: usize) -> BoxFuture<'_, Result<ledger::RoutesRead, LedgerError>> {
         away()
     }
     fn counts(&self, _: Millis) -> BoxFuture<'_, Result<Vec<ledger::ApplicationCount>, LedgerError>> {

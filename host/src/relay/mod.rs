@@ -167,10 +167,10 @@ impl Relay {
         snapshot.status(fleet.healths(&snapshot.fleet), wall_clock())
     }
 
-    /// Why a client of this address would go where it would go now, and what became of its last request here.
+    /// Why a client of this source would go where it would go now, and what became of its last request here.
     pub fn explain(&self, source: IpAddr) -> Explanation {
         let (fleet, snapshot) = (self.fleet.load(), self.guide.view.load());
-        let client = self.guide.key.address(source.to_canonical());
+        let client = self.guide.key.address(source);
         let now = wall_clock();
         Explanation {
             last_decision: self.decisions.last(client, now),

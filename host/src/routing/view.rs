@@ -98,7 +98,7 @@ impl View {
     /// Takes in what a read that was begun at `now` brought, and publishes it.
     pub fn absorb(&self, read: RoutesRead, since: Millis, now: Millis) {
         let mut sources = self.sources();
-        let most = usize::try_from(sources.config.max_clients).unwrap_or(usize::MAX);
+        let most = sources.most();
         sources.known.absorb(read, since, now, most);
         self.publish(&sources, now);
     }
@@ -116,12 +116,21 @@ impl View {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many clients the next read of the ledger should bring at most.
+    pub fn most(&self) -> usize {
+        self.sources().most()
+    }
+
     fn refresh_interval(&self) -> Duration {
         self.sources().config.refresh_interval.get()
     }
 }
 
 impl Sources {
+    fn most(&self) -> usize {
+        usize::try_from(self.config.max_clients).unwrap_or(usize::MAX)
+    }
+
     fn snapshot(&self, now: Millis) -> Snapshot {
         let hosts: Vec<HostSetup> = (0u32..)
             .zip(&self.hosts)
@@ -253,7 +262,7 @@ fn log_changes(snapshot: &Snapshot, states: &mut Vec<(HostName, HostState)>) {
 
 async fn read(view: &View, ledger: &dyn Ledger, now: Millis) -> Result<(), String> {
     let since = view.since(now);
-    let read = timeout(READ_TIMEOUT, ledger.routes(since, now)).await;
+    let read = timeout(READ_TIMEOUT, ledger.newest_routes(since, now, view.most())).await;
     let read = read.map_err(|_| format!("no answer within {} s", READ_TIMEOUT.as_secs()))?;
     view.absorb(read.map_err(|error| chain(&error))?, since, now);
     Ok(())

@@ -29,7 +29,7 @@ impl Rehearsal {
             Ok(body) => body,
             Err(error) => return Answer::Fault(error.fault()),
         };
-        let handling = self.0.handle(&body, client.source, wall_clock());
+        let handling = self.0.handle(&body, client.address, wall_clock());
         let handled = tokio::time::timeout_at(client.deadline.into(), handling)
             .await
             .unwrap_or_else(|_| self.0.busy("the client's time was over before"));

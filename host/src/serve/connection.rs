@@ -251,7 +251,8 @@ async fn answer(
     // Of no cost while nobody collects traces: no log line is about each request.
     let span = tracing::debug_span!("request", client.addr = %source, result = tracing::field::Empty);
     let client = Client {
-        source,
+        address: source,
+        source: server.admission.source_of(source),
         deadline,
         time: patience.request,
     };

@@ -37,6 +37,8 @@ use crate::telemetry::Quiet;
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
     /// The client's address; behind a load balancer, the one that its PROXY header names.
+    pub address: IpAddr,
+    /// The source that the address is of: what limits and routing take for one client.
     pub source: IpAddr,
     /// When the client's request times out.
     pub deadline: Instant,

@@ -16,6 +16,12 @@ const MAX_HEADER_V1: usize = 107;
 /// First bytes of version 2.
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
+/// Bytes of version 2 before the addresses: signature, version and command, family, length.
+const FIXED_V2: usize = 16;
+
+/// Version 2 and the command LOCAL ("The PROXY protocol", section 2.2).
+const LOCAL_V2: u8 = 0x20;
+
 /// First bytes of version 1.
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 
@@ -51,6 +57,9 @@ pub fn preface(bytes: &[u8]) -> Preface {
     if !begins(SIGNATURE_V1) && !begins(SIGNATURE_V2) {
         return Preface::Absent;
     }
+    if let Some(local) = local_v2(bytes) {
+        return local;
+    }
     let config = ParseConfig {
         include_tlvs: false,
         ..ParseConfig::default()
@@ -68,6 +77,23 @@ pub fn preface(bytes: &[u8]) -> Preface {
         Err(Error::BufferTooShort) if bytes.len() < MAX_HEADER => Preface::Incomplete,
         Err(_) => Preface::Invalid,
     }
+}
+
+/// What a header of version 2 with the command LOCAL is; none where it is another header. Its length counts and nothing
+/// else: a receiver "must accept this connection as valid and must use the real connection endpoints and discard the
+/// protocol block including the family which is ignored" ("The PROXY protocol", section 2.2). The parser looks at both.
+fn local_v2(bytes: &[u8]) -> Option<Preface> {
+    let ([LOCAL_V2, _family, high, low], _) = bytes.strip_prefix(SIGNATURE_V2)?.split_first_chunk()? else {
+        return None;
+    };
+    let length = FIXED_V2 + usize::from(u16::from_be_bytes([*high, *low]));
+    Some(if length > MAX_HEADER {
+        Preface::Invalid
+    } else if bytes.len() < length {
+        Preface::Incomplete
+    } else {
+        Preface::Local { length }
+    })
 }
 
 #[cfg(test)]
@@ -144,6 +170,43 @@ mod tests {
         ProxyHeader::with_local().encode_v2(&mut bytes).expect("encoded");
         assert_eq!(preface(&bytes), Preface::Local { length: bytes.len() });
         assert_eq!(preface(b"PROXY UNKNOWN\r\n"), Preface::Local { length: 15 });
+    }
+
+    #[test]
+    fn of_a_local_header_only_the_length_counts_whatever_family_it_names() {
+        // Unknown families, families with too few bytes for their addresses, IPv4 addresses that are not to be used.
+        for (family, block) in [
+            (0x00, 0),
+            (0x00, 5),
+            (0x11, 0),
+            (0x11, 12),
+            (0x21, 3),
+            (0x31, 7),
+            (0x55, 0),
+            (0xff, 40),
+        ] {
+            let mut bytes = SIGNATURE_V2.to_vec();
+            bytes.extend_from_slice(&[0x20, family, 0, block]);
+            bytes.resize(bytes.len() + usize::from(block), 0xAB);
+            let length = bytes.len();
+            for end in 0..length {
+                assert_eq!(
+                    preface(&bytes[..end]),
+                    Preface::Incomplete,
+                    "family {family:#x}, {end} bytes"
+                );
+            }
+            bytes.extend_from_slice(&[5, 0, 11]);
+            assert_eq!(preface(&bytes), Preface::Local { length }, "family {family:#x}");
+            // The same with the command PROXY is held to what it says.
+            bytes[12] = 0x21;
+            bytes.extend_from_slice(&[0; 64]);
+            let valid = matches!((family, block), (0x00, _) | (0x11, 12));
+            assert_eq!(preface(&bytes) != Preface::Invalid, valid, "family {family:#x}");
+        }
+        let mut too_long = SIGNATURE_V2.to_vec();
+        too_long.extend_from_slice(&[0x20, 0, 0xff, 0xff]);
+        assert_eq!(preface(&too_long), Preface::Invalid);
     }
 
     #[test]

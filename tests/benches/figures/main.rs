@@ -1,8 +1,8 @@
 //! The figures of docs/performance.md, measured anew and printed as one table. `make bench` runs them all; `make
 //! bench ONLY="proxying idle"` those alone.
 //!
-//! Both sides of a ratio run in turns on the same machine against the same servers, as processes of their own. A figure
-//! whose servers can't be had here is told as skipped.
+//! Both sides of a ratio run in turns on the same machine against the same servers, as processes of their own, unless a
+//! figure's own module says otherwise. A figure whose servers can't be had here is told as skipped.
 
 mod dead_host;
 mod distance;

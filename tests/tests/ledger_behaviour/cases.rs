@@ -17,7 +17,7 @@ const WINDOWS: Uuid = Uuid::from_u128(2);
 
 type Case = for<'a> fn(&'a Place) -> BoxFuture<'a, ()>;
 
-const CASES: [(&str, Case); 20] = [
+const CASES: [(&str, Case); 21] = [
     ("distinct clients are counted for each application", |place| {
         distinct(place).boxed()
     }),
@@ -41,6 +41,9 @@ const CASES: [(&str, Case); 20] = [
     ("events are read on from a cursor", |place| events(place).boxed()),
     ("the newest events are kept", |place| kept_events(place).boxed()),
     ("a client is where it was answered last", |place| routes(place).boxed()),
+    ("of more clients than are wanted the newest are read", |place| {
+        newest_routes(place).boxed()
+    }),
     ("an old observation moves nobody", |place| {
         old_observations(place).boxed()
     }),
@@ -377,6 +380,34 @@ async fn routes(place: &Place) {
     ledger.answered(&[answered(2, "kms2", NOW.0 + 5)]).await.unwrap();
     assert_eq!(read(&*ledger, 0, NOW.0 + 5).await.2, hosts(&[("kms2", 3)]));
     ledger.answered(&[]).await.unwrap();
+}
+
+async fn newest_routes(place: &Place) {
+    // More than one page of what is read, four in each millisecond.
+    const CLIENTS: u32 = 2600;
+    let ledger = place.ledger();
+    let all: Vec<_> = (0..CLIENTS)
+        .map(|n| answered(n, "kms1", NOW.0 + i64::from(n / 4)))
+        .collect();
+    for batch in all.chunks(500) {
+        ledger.answered(batch).await.unwrap();
+    }
+    let mut order: Vec<_> = all.iter().map(|answered| (answered.at, answered.client)).collect();
+    order.sort_unstable();
+    for since in [Millis(0), Millis(NOW.0 + 600)] {
+        for most in [0, 1, 3, 100, 2303, 5000] {
+            let read = ledger.newest_routes(since, Millis(NOW.0 + 700), most).await.unwrap();
+            let found: Vec<_> = read.changed.iter().map(|route| (route.at, route.client)).collect();
+            let changed: Vec<_> = order.iter().copied().filter(|(at, _)| *at >= since).collect();
+            let wanted = &changed[changed.len().saturating_sub(most)..];
+            assert_eq!(found.len(), wanted.len(), "{most} since {since:?}");
+            assert!(
+                found == wanted,
+                "{most} since {since:?}: they are not the newest, oldest first"
+            );
+            assert_eq!(read.distinct_clients, u64::from(CLIENTS), "the totals know all");
+        }
+    }
 }
 
 async fn old_observations(place: &Place) {

@@ -133,9 +133,10 @@ async fn follows_the_rule(place: &Place, steps: Vec<Step>) -> Result<(), TestCas
             .collect();
         prop_assert_eq!(shown, expected);
         prop_assert_eq!(counts, memory.counts(Millis(now)).await.unwrap());
-        for since in [0, now - DAY] {
-            let mut one = ledger.routes(Millis(since), Millis(now)).await.unwrap();
-            let mut other = memory.routes(Millis(since), Millis(now)).await.unwrap();
+        for (since, most) in [(0, usize::MAX), (now - DAY, usize::MAX), (0, 3)] {
+            let (since, now) = (Millis(since), Millis(now));
+            let mut one = ledger.newest_routes(since, now, most).await.unwrap();
+            let mut other = memory.newest_routes(since, now, most).await.unwrap();
             for read in [&mut one, &mut other] {
                 read.changed.sort_by_key(|route| route.client);
                 read.clients_by_host.sort();

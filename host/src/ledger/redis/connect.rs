@@ -2,11 +2,11 @@
 //!
 //! Everything that may change while we run (password, certificates) is read anew for each connection.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use redis::{
-    Arg, AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
+    Arg, AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
@@ -15,7 +15,9 @@ use redis::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::ledger::config::{RedisConfig, RedisMode, SentinelConfig, TlsConfig, host_and_port};
+use super::files::{certificates, read_password};
+use super::version::refuse_an_old_server;
+use crate::ledger::config::{RedisConfig, RedisMode, SentinelConfig, host_and_port};
 
 /// Attempts of one request within a cluster: redirections and waits for a fail-over count.
 const CLUSTER_RETRIES: u32 = 4;
@@ -33,7 +35,7 @@ pub(super) enum Connection {
 
 /// Commands without a key that a cluster would be asked everywhere. They concern us only where our keys are, and a node
 /// that holds nothing of ours may be away.
-const KEYLESS: [&[u8]; 2] = [b"PING", b"SCRIPT"];
+const KEYLESS: [&[u8]; 4] = [b"PING", b"SCRIPT", b"HELLO", b"INFO"];
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
@@ -120,6 +122,7 @@ impl Connector {
                 (RedisMode::Cluster, _) => self.cluster(password).await?,
             };
             redis::cmd("PING").query_async::<Value>(&mut connection).await?;
+            refuse_an_old_server(&mut connection).await?;
             Ok(connection)
         };
         tokio::time::timeout(patience, attempt)
@@ -284,39 +287,8 @@ fn login(username: Option<&str>, password: Option<&SecretString>) -> RedisConnec
     login
 }
 
-fn read_password(file: Option<&Path>) -> RedisResult<Option<SecretString>> {
-    let Some(file) = file else { return Ok(None) };
-    let content = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
-    Ok(Some(content.trim_end_matches(['\r', '\n']).to_owned().into()))
-}
-
-fn certificates(tls: &TlsConfig) -> RedisResult<TlsCertificates> {
-    let read = |file: &Path| std::fs::read(file).map_err(|error| unreadable(file, &error));
-    let client_tls = match (&tls.certificate_file, &tls.key_file) {
-        (Some(certificate), Some(key)) => Some(ClientTlsConfig {
-            client_cert: read(certificate)?,
-            client_key: read(key)?,
-        }),
-        _ => None,
-    };
-    Ok(TlsCertificates {
-        client_tls,
-        root_cert: tls.ca_file.as_deref().map(read).transpose()?,
-    })
-}
-
 fn misconfigured(what: &'static str) -> RedisError {
     (ErrorKind::InvalidClientConfig, what).into()
-}
-
-fn unreadable(file: &Path, error: &std::io::Error) -> RedisError {
-    let what = format!("{}: {error}", file.display());
-    (
-        ErrorKind::InvalidClientConfig,
-        "a file of the ledger's configuration cannot be read",
-        what,
-    )
-        .into()
 }
 
 fn timed_out(patience: Duration) -> RedisError {

@@ -19,16 +19,18 @@
 //! The rights that the user needs are those of `docs/examples/ledger-user.acl`.
 
 mod connect;
+pub(super) mod files;
 mod link;
 mod scripts;
+mod version;
 
 use std::collections::{BTreeMap, HashMap};
 
 use futures::future::BoxFuture;
 use link::{Ask, Link};
 use redis::{ScriptInvocation, Value};
-use scripts::Scripts;
 pub use scripts::count_script;
+use scripts::{ROUTES_KEPT, Scripts};
 use uuid::Uuid;
 
 use super::{
@@ -48,7 +50,14 @@ const WARM: &str = "+";
 const COLD: &str = "-";
 
 /// What `routes.lua` returns.
-type RoutesRow = (u64, u64, u64, BTreeMap<HostName, u64>, BTreeMap<HostName, String>);
+type RoutesRow = (
+    u64,
+    u64,
+    u64,
+    BTreeMap<HostName, u64>,
+    BTreeMap<HostName, String>,
+    String,
+);
 
 /// A ledger in Redis. Connects in the background, for as long as it lives.
 #[derive(Debug)]
@@ -153,17 +162,20 @@ impl RedisLedger {
         self.done(&script).await
     }
 
-    async fn read_routes(&self, since: Millis, now: Millis) -> Result<RoutesRead, LedgerError> {
+    async fn read_routes(&self, since: Millis, now: Millis, most: usize) -> Result<RoutesRead, LedgerError> {
         let mut script = self.scripts.routes.key(self.name("seen"));
         script
             .key(self.name("answers"))
             .key(self.name("hosts"))
             .key(self.name("facts"))
             .key(self.name("machines"));
-        script.arg(now.0.saturating_sub(ENTRY_LIFE_MS));
+        script
+            .arg(now.0.saturating_sub(ENTRY_LIFE_MS))
+            .arg(most.clamp(1, ROUTES_KEPT));
         let mut read = RoutesRead::default();
-        loop {
-            let (forgotten, clients, machines, hosts, facts): RoutesRow = self.link.ask(Ask::Script(&script)).await?;
+        let from = loop {
+            let (forgotten, clients, machines, hosts, facts, oldest): RoutesRow =
+                self.link.ask(Ask::Script(&script)).await?;
             if forgotten != 0 {
                 continue;
             }
@@ -177,9 +189,12 @@ impl RedisLedger {
             read.facts = facts
                 .filter_map(|(host, fact)| fact.ok().map(|fact| (host, fact)))
                 .collect();
-            break;
-        }
-        read.changed = self.read_changed(since, now).await?;
+            break oldest.parse().map_or(since, |oldest| since.max(Millis(oldest)));
+        };
+        read.changed = self.read_changed(from, now).await?;
+        // Several may have been seen in the same millisecond, and others have been answered meanwhile.
+        let excess = read.changed.len().saturating_sub(most);
+        read.changed.drain(..excess);
         Ok(read)
     }
 
@@ -317,8 +332,8 @@ impl Ledger for RedisLedger {
         Box::pin(self.write_refused(BTreeMap::new(), machines, events.iter().collect()))
     }
 
-    fn routes(&self, since: Millis, now: Millis) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
-        Box::pin(self.read_routes(since, now))
+    fn newest_routes(&self, since: Millis, now: Millis, most: usize) -> BoxFuture<'_, Result<RoutesRead, LedgerError>> {
+        Box::pin(self.read_routes(since, now, most))
     }
 
     fn counts(&self, now: Millis) -> BoxFuture<'_, Result<Vec<ApplicationCount>, LedgerError>> {

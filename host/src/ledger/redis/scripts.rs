@@ -8,7 +8,7 @@ use crate::ledger::{
 };
 
 /// Clients whose routes are kept, at most; who was seen longest ago goes first.
-const ROUTES_KEPT: usize = 1_000_000;
+pub(super) const ROUTES_KEPT: usize = 1_000_000;
 
 /// All scripts, hashed once. They are called by hash; a server that does not know one is given it then.
 #[derive(Debug)]

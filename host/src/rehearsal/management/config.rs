@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use wsman::server::{Credentials, Identity};
@@ -81,6 +81,12 @@ pub enum ManagementError {
         #[source]
         source: std::io::Error,
     },
+    /// A file that holds one line is empty.
+    #[error("{} is empty", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file is not the PEM that it should be.
     #[error("{} is no PEM file with what is needed", path.display())]
     Pem {
@@ -91,8 +97,16 @@ pub enum ManagementError {
         source: rustls::pki_types::pem::Error,
     },
     /// Certificate and key do not go together.
-    #[error("certificate and key of rehearsal.management cannot be used together")]
-    Identity(#[source] rustls::Error),
+    #[error("certificate {} and key {} cannot be used together", certificate.display(), key.display())]
+    Identity {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What happened.
+        #[source]
+        source: rustls::Error,
+    },
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] crate::serve::ListenError),
@@ -129,7 +143,6 @@ impl ManagementConfig {
     }
 
     pub(super) fn credentials(&self) -> Result<Credentials, ManagementError> {
-        let line = |path: &Path| read(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
         let user = match (&self.username, &self.username_file) {
             (None, Some(file)) => line(file)?,
             (username, _) => username.clone().unwrap_or_default(),
@@ -140,22 +153,71 @@ impl ManagementConfig {
         })
     }
 
+    /// What is wrong with each file that the section names, and the setting that names it.
+    pub(crate) fn file_problems(&self) -> Vec<(&'static str, ManagementError)> {
+        let named =
+            |path: &Option<PathBuf>, wrong: fn(&Path) -> Option<ManagementError>| path.as_deref().and_then(wrong);
+        let found = [
+            ("usernameFile", named(&self.username_file, |path| line(path).err())),
+            ("passwordFile", line(&self.password_file).err()),
+            (
+                "certificateFile",
+                named(&self.certificate_file, |path| chain(path).err()),
+            ),
+            ("keyFile", named(&self.key_file, |path| private_key(path).err())),
+        ];
+        let found: Vec<_> = found
+            .into_iter()
+            .filter_map(|(setting, error)| Some((setting, error?)))
+            .collect();
+        if !found.is_empty() {
+            return found;
+        }
+        let identity = self.identity().err();
+        identity.map(|error| ("certificateFile", error)).into_iter().collect()
+    }
+
     pub(super) fn identity(&self) -> Result<Option<Identity>, ManagementError> {
         let (Some(certificate), Some(key)) = (&self.certificate_file, &self.key_file) else {
             return Ok(None);
         };
-        let pem = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ManagementError::Pem {
-                path: path.clone(),
+        Identity::new(chain(certificate)?, private_key(key)?)
+            .map(Some)
+            .map_err(|source| ManagementError::Identity {
+                certificate: certificate.clone(),
+                key: key.clone(),
                 source,
-            }
-        };
-        let chain = CertificateDer::pem_slice_iter(read(certificate)?.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(pem(certificate))?;
-        let key = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes()).map_err(pem(key))?;
-        Identity::new(chain, key).map(Some).map_err(ManagementError::Identity)
+            })
+    }
+}
+
+/// A file's one line, without the break at its end.
+fn line(path: &Path) -> Result<String, ManagementError> {
+    let text = read(path)?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(ManagementError::Empty { path: path.to_owned() }),
+        line => Ok(line.to_owned()),
+    }
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, ManagementError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(read(path)?.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|source| not_pem(path, source))?;
+    if certificates.is_empty() {
+        return Err(not_pem(path, pem::Error::NoItemsFound));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ManagementError> {
+    PrivateKeyDer::from_pem_slice(read(path)?.as_bytes()).map_err(|source| not_pem(path, source))
+}
+
+fn not_pem(path: &Path, source: pem::Error) -> ManagementError {
+    ManagementError::Pem {
+        path: path.to_owned(),
+        source,
     }
 }
 

@@ -30,7 +30,8 @@ fn client(n: u32) -> Pseudonym {
 
 fn refresh_now(view: &View, ledger: &MemoryLedger, now: Millis) {
     let since = view.since(now);
-    let read = ledger.routes(since, now).now_or_never().unwrap().unwrap();
+    let read = ledger.newest_routes(since, now, view.most());
+    let read = read.now_or_never().unwrap().unwrap();
     view.absorb(read, since, now);
 }
 
@@ -265,6 +266,37 @@ fn clients_beyond_the_bound_are_forgotten_the_oldest_first() {
     assert!(snapshot.client(client(1999)).last.is_none());
     assert!(snapshot.client(client(2000)).last.is_some());
     assert_eq!(snapshot.fleet.distinct_clients, 3000, "the totals know them still");
+}
+
+#[tokio::test]
+async fn a_read_asks_for_no_more_clients_than_are_remembered() {
+    let ledger = MemoryLedger::new();
+    let config = RoutingConfig {
+        max_clients: 1000,
+        ..RoutingConfig::default()
+    };
+    let view = View::new(&config, &hosts(&["a"]), Millis(START));
+    let answer = async |clients: std::ops::Range<u32>, from: i64| {
+        let answered = clients.map(|n| Answered {
+            client: client(n),
+            host: "a".into(),
+            at: Millis(from + i64::from(n)),
+            warm: true,
+        });
+        ledger.answered(&answered.collect::<Vec<_>>()).await.unwrap();
+    };
+    answer(0..1000, START - 60 * MINUTE).await;
+    read(&view, &ledger, Millis(START)).await.unwrap();
+    // Few enough to be kept beside the others for a while, and more than are wanted.
+    answer(1000..2020, START).await;
+    read(&view, &ledger, Millis(START + 5000)).await.unwrap();
+    let snapshot = view.load();
+    assert_eq!(snapshot.clients_known(), 2000);
+    assert!(
+        snapshot.client(client(1019)).last.is_none(),
+        "a thousand were seen after it"
+    );
+    assert!(snapshot.client(client(1020)).last.is_some() && snapshot.client(client(2019)).last.is_some());
 }
 
 #[tokio::test(start_paused = true)]
