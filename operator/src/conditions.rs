@@ -40,6 +40,16 @@ pub mod kind {
         CLIENTS_BYPASS_RELAY,
         PAUSED,
     ];
+
+    /// The status, `True` or `False`, that a condition of this type has when all is well; none for types that are not ours.
+    #[must_use]
+    pub fn good(kind: &str) -> Option<&'static str> {
+        match kind {
+            READY | AVAILABLE | LEDGER_READY | HOSTS_LICENSED | THRESHOLD_MET | DNS_PUBLISHED => Some("True"),
+            RECONCILING | STALLED | HOSTS_UNEQUAL | CLIENTS_BYPASS_RELAY | PAUSED => Some("False"),
+            _ => None,
+        }
+    }
 }
 
 /// Reasons of the conditions that the operator itself finds. Those about licensed hosts and DNS are with their modules.
