@@ -57,6 +57,7 @@ pub(super) struct RedisLedger {
     scripts: Scripts,
     prefix: String,
     key: LedgerKey,
+    id: Uuid,
 }
 
 impl RedisLedger {
@@ -66,6 +67,7 @@ impl RedisLedger {
             link: Link::start(config),
             scripts: Scripts::new(),
             prefix: config.key_prefix.clone(),
+            id: id(config, &key),
             key,
         }
     }
@@ -281,7 +283,21 @@ impl RedisLedger {
     }
 }
 
+/// Nothing is stored for it, so it is known while Redis is away too. Replicas that reach one Redis by different addresses take
+/// it for different ledgers; those of one resource have the same configuration.
+fn id(config: &RedisConfig, key: &LedgerKey) -> Uuid {
+    let mut addresses = config.addresses.clone();
+    addresses.sort_unstable();
+    let master = config.sentinel.as_ref().map(|sentinel| &sentinel.master_name);
+    let store = (addresses, master, config.database, &config.key_prefix);
+    key.ledger(&format!("{store:?}"))
+}
+
 impl Ledger for RedisLedger {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
     fn count<'a>(&'a self, batch: &'a [Sighting]) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>> {
         Box::pin(self.count_batch(batch))
     }
