@@ -70,8 +70,28 @@ fn operators(facts: &Facts, found: &mut Findings<'_>) {
             "install it: docs/install.md; until then nothing follows from a resource".to_owned(),
         );
     }
+    let namespaces = facts.namespaces();
+    let unserved = namespaces
+        .iter()
+        .filter(|namespace| !operators.is_empty() && !operators.iter().any(|operator| operator.serves(namespace)));
+    for unserved in unserved {
+        found.add(
+            State::Wrong,
+            "operator",
+            format!("none of those that run here watches namespace {unserved}"),
+            format!("list {unserved} in watchNamespaces of one of them, or install one for it: docs/install.md"),
+        );
+    }
     for operator in operators {
         let (namespace, name) = (&operator.namespace, &operator.name);
+        if !namespaces.is_empty() && !namespaces.iter().any(|namespace| operator.serves(namespace)) {
+            let watched = operator.watches.join(", ");
+            found.good(
+                "operator",
+                format!("{namespace}/{name} watches only {watched}: this is not its business"),
+            );
+            continue;
+        }
         let what = format!(
             "{namespace}/{name} has {} of {} replicas ready",
             operator.ready, operator.wanted
