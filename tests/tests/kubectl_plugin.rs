@@ -80,6 +80,21 @@ async fn what_it_prints_is_taken_by_an_api_server_and_it_shows_what_is_there() -
         );
     }
 
+    let misspelt = file(
+        "misspelt.yaml",
+        "apiVersion: officekms.io/v1alpha1\nkind: OfficeKmsHost\nmetadata: {name: kms}\n\
+         spec: {rehearsal: {}, replica: 2}\n",
+    )?;
+    let refused = kubectl
+        .kubectl(["apply", "--dry-run=server", "-f", &misspelt])?
+        .refused()?;
+    ensure!(refused.contains("spec.replica"), "{refused}");
+    let render = kubectl.kubectl(["officekms", "render", "-f", &misspelt])?;
+    ensure!(
+        !render.success && render.out.contains("spec.replica: is no field"),
+        "{render:?}"
+    );
+
     kubectl.kubectl(["apply", "-f", "docs/examples/demo.yaml"])?.ok()?;
     let shown = kubectl.kubectl(["officekms", "status", "--all-namespaces", "-o", "json"])?;
     let shown: Value = serde_json::from_str(&shown.out).with_context(|| format!("{shown:?}"))?;

@@ -10,6 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::build::{self, Inputs};
 use kms_operator::settings::Settings;
+use kmsctl::manifest::Manifest;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::cel::Validator;
 use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
@@ -423,6 +424,11 @@ fn every_rule_of_the_definition_refuses_without_an_api_server_too() -> Result<()
     Ok(())
 }
 
+/// What is wrong with a resource to who reads it from a file.
+fn offline(resource: &DynamicObject) -> Result<Vec<String>> {
+    Ok(Manifest::parse(&serde_json::to_string(resource)?).problems)
+}
+
 #[tokio::test]
 async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
     let Some((_plane, client)) = cluster("bounds_hold_and_defaults_are_those_of_the_code").await? else {
@@ -446,6 +452,10 @@ async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
     ] {
         let answer = hosts.create(&PostParams::default(), &resource("kms", &wrong)?).await;
         refusal(answer).with_context(|| wrong.to_string())?;
+        assert!(
+            !offline(&resource("kms", &wrong)?)?.is_empty(),
+            "without a server: {wrong}"
+        );
     }
     let spec = json!({
         "licensedHosts": [{"name": "a", "address": "a.example", "management": {"credentialsSecret": {"name": "s"}}}],
@@ -454,7 +464,9 @@ async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
         "monitoring": {"serviceMonitor": {}}, "autoscaling": {"maxReplicas": 3},
     });
     let stored = hosts.create(&PostParams::default(), &resource("kms", &spec)?).await?;
-    let ours: OfficeKmsHost = serde_json::from_value(serde_json::to_value(resource("kms", &spec)?)?)?;
+    let ours = resource("kms", &spec)?;
+    assert_eq!(offline(&ours)?, Vec::<String>::new(), "without a server");
+    let ours: OfficeKmsHost = serde_json::from_value(serde_json::to_value(ours)?)?;
     let theirs: OfficeKmsHost = serde_json::from_value(serde_json::to_value(&stored)?)?;
     assert_eq!(
         theirs.spec, ours.spec,

@@ -40,7 +40,8 @@ const NAMESPACE: &str = "default";
 /// A licensed host whose address is the name of a rehearsal resource in the same manifest is that resource. Ledgers are in
 /// memory, shared by the replicas of a resource, unless --redis is given.
 ///
-/// Exit code with --once 0: the last clients were licensed; 3: they were not; 1: something could not be started.
+/// Exit code 2: the manifest is wrong, as for `kmsctl render`. With --once 0: the last clients were licensed; 3: they were not;
+/// 1: something could not be started.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Manifest with one or more documents; `-` for standard input

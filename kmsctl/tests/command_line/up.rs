@@ -79,13 +79,17 @@ fn a_wrong_manifest_is_told_whole_and_starts_nothing() -> Result<()> {
     std::fs::write(
         &manifest,
         "kind: OfficeKmsHost\napiVersion: officekms.io/v1alpha1\nmetadata: {name: kms}\n\
-         spec: {rehearsal: {}, clients: {allowedCidrs: [ten, eleven]}}\n",
+         spec: {rehearsal: {}, clients: {allowedCidrs: [ten, eleven]}}\n---\n\
+         kind: OfficeKmsHost\napiVersion: officekms.io/v1alpha1\nmetadata: {name: other}\n\
+         spec: {rehearsal: {}, replica: 2}\n",
     )?;
     let output = once(&manifest, &[])?;
     let told = String::from_utf8(output.stderr)?;
     assert_eq!(output.status.code(), Some(2), "{told}");
     ensure!(
-        told.contains("allowedCidrs[0]") && told.contains("allowedCidrs[1]"),
+        told.contains("allowedCidrs[0]")
+            && told.contains("allowedCidrs[1]")
+            && told.contains("spec.replica: is no field"),
         "{told}"
     );
     Ok(())
