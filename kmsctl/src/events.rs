@@ -17,7 +17,8 @@ use crate::output::{Format, View, is_broken_pipe, table};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Shows KMS events 12290: who asked, what was answered. Those of rehearsal hosts, and those that were read from licensed
-/// hosts, are in the ledger that replicas share, so one replica's admin endpoint is enough.
+/// hosts, are in the ledger that replicas share, so one replica's admin endpoint is enough. Of replicas with ledgers of their
+/// own, the events of all are shown.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Newest events to show

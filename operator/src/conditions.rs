@@ -137,3 +137,18 @@ pub mod reason {
         REPLICAS_NOT_ASKED,
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::kind;
+
+    #[test]
+    fn of_each_condition_it_is_known_what_is_good() {
+        for kind in kind::ALL {
+            assert!(kind::good(kind).is_some(), "{kind}");
+        }
+        assert_eq!(kind::good("Ready"), Some("True"));
+        assert_eq!(kind::good("Stalled"), Some("False"));
+        assert_eq!(kind::good("SomebodyElses"), None);
+    }
+}

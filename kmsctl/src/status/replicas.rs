@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use anyhow::Result;
 use kms_host::admin::Status;
 use kms_host::relay::LicensedHostStatus;
-use kms_host::routing::HostState;
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -50,19 +49,11 @@ impl Replica {
     }
 }
 
-/// Whether routing sends clients to a host of this state.
-fn is_eligible(state: HostState) -> bool {
-    match state {
-        HostState::Active | HostState::Warming | HostState::Standby | HostState::Cold | HostState::Reserve => true,
-        HostState::Ejected | HostState::Unlicensed | HostState::OtherProducts => false,
-    }
-}
-
 /// What keeps a replica that is ready from its work: each is not for it alone to end.
 fn faults(status: &Status) -> Vec<String> {
     let mut faults = Vec::new();
     if let Some(routing) = &status.routing
-        && !routing.hosts.iter().any(|host| is_eligible(host.state))
+        && !routing.hosts.iter().any(|host| host.state.is_eligible())
     {
         faults.push("no licensed host may be asked: its clients are answered by nobody".to_owned());
     }

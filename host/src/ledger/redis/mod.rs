@@ -412,3 +412,35 @@ fn is_stream_id(cursor: &str) -> bool {
             .split_once('-')
             .is_some_and(|(ms, sequence)| numeric(ms) && numeric(sequence))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_is_of_the_key_and_of_the_place_and_tells_neither() {
+        let key = LedgerKey::new(&[7; 32]);
+        let mut config = RedisConfig::standalone("redis:6379".to_owned());
+        config.addresses.push("other:6379".to_owned());
+        let first = id(&config, &key);
+        let mut same = config.clone();
+        same.addresses.reverse();
+        same.username = Some("okms".to_owned());
+        assert_eq!(
+            id(&same, &key),
+            first,
+            "the order of nodes and the user make no other ledger"
+        );
+        assert_ne!(id(&config, &LedgerKey::new(&[8; 32])), first);
+        let changes: [fn(&mut RedisConfig); 3] = [
+            |config| config.addresses.truncate(1),
+            |config| config.database = 1,
+            |config| config.key_prefix.push('x'),
+        ];
+        for change in changes {
+            let mut other = config.clone();
+            change(&mut other);
+            assert_ne!(id(&other, &key), first, "{other:?}");
+        }
+    }
+}
