@@ -110,6 +110,7 @@ impl Manifest {
 
 /// The resource that a document is, or everything that is wrong with it.
 fn host(document: serde_json::Value) -> Result<OfficeKmsHost, Vec<String>> {
+    let document = schema::without_nulls(document);
     let problems = schema::check(&document);
     if problems.is_empty() {
         serde_json::from_value(document).map_err(|error| vec![error.to_string()])

@@ -457,6 +457,14 @@ async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
             "without a server: {wrong}"
         );
     }
+    // What a template leaves empty is as if it were not there.
+    let nulls = relay(&json!({
+        "licensedHosts": [{"name": "a", "address": "a.example", "port": null, "management": null}],
+        "service": {"type": null}, "dns": null, "clients": {"allowedCidrs": null},
+    }));
+    let nulls = resource("nulls", &nulls)?;
+    hosts.create(&PostParams::default(), &nulls).await?;
+    assert_eq!(offline(&nulls)?, Vec::<String>::new(), "without a server");
     let spec = json!({
         "licensedHosts": [{"name": "a", "address": "a.example", "management": {"credentialsSecret": {"name": "s"}}}],
         "products": [{"name": "Office2019"}], "clients": {"limits": {}}, "service": {}, "ledger": {"managed": {}},

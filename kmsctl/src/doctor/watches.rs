@@ -23,11 +23,11 @@ fn told(container: &Container) -> Vec<String> {
         return by_flags;
     }
     let variables = container.env.iter().flatten();
-    let values = variables
+    let mut values = variables
         .filter(|variable| variable.name == VARIABLE)
         .filter_map(|variable| variable.value.as_deref());
     // Of a variable that is given twice, the last is the one that counts.
-    values.last().map(split).unwrap_or_default()
+    values.next_back().map(split).unwrap_or_default()
 }
 
 fn flags(container: &Container) -> Vec<String> {

@@ -183,7 +183,7 @@ fn a_replica_says_what_keeps_it_from_its_work() {
     let (_, exit) = told(|relay| relay["routing"]["hosts"][0]["state"] = json!("ejected"));
     assert_eq!(exit, Exit::Ok, "another one may be asked");
     let (lines, exit) = told(|relay| {
-        relay["ledger"] = json!({"available": false, "error": "refused", "counts": [], "recentEvents": []})
+        relay["ledger"] = json!({"available": false, "error": "refused", "counts": [], "recentEvents": []});
     });
     assert!(
         lines.contains(&"kms-0: its ledger is away: refused".to_owned()),
