@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use kube::Client;
 use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
@@ -55,8 +56,7 @@ impl Replicas {
         };
         let (client, namespace) = cluster::connect(self.context.as_deref()).await?;
         let namespace = self.namespace.as_ref().unwrap_or(&namespace);
-        let pods = pod::running(&client, namespace, name).await?;
-        Ok(pods.into_iter().map(Admin::Pod).collect())
+        Admin::of(&client, namespace, name).await
     }
 }
 
@@ -138,6 +138,15 @@ fn url(address: SocketAddr) -> Result<Url> {
 }
 
 impl Admin {
+    /// Those of the running replicas of a resource, of which there is at least one.
+    ///
+    /// # Errors
+    /// When there is no such resource, none of its replicas runs, or neither may be looked up.
+    pub async fn of(client: &Client, namespace: &str, name: &str) -> Result<Vec<Self>> {
+        let pods = pod::running(client, namespace, name).await?;
+        Ok(pods.into_iter().map(Self::Pod).collect())
+    }
+
     /// That of a replica on this machine.
     ///
     /// # Errors

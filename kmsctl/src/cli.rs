@@ -25,7 +25,8 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 it is so; 1 it could not be done or found out; 2 wrong command line or file; \
-3 not yet (too few clients counted, not ready); 4 refused.";
+3 not yet (too few clients counted, not ready, no licensed host or \
+ledger in reach); 4 refused.";
 
 // No doc comment: it would stand over the commands' own help.
 #[derive(Debug, Clone, Copy, clap::Args)]

@@ -9,6 +9,7 @@ mod facts;
 mod findings;
 mod gather;
 mod pods;
+mod watches;
 
 use std::io::{self, Write};
 

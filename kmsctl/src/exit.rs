@@ -13,7 +13,8 @@ pub enum Exit {
     Failed,
     /// 2: the command line or a file given to it is wrong; nothing was done. (clap uses the same number.)
     Usage,
-    /// 3: it was answered, and the answer is "not yet": too few clients counted, or a resource that is not ready.
+    /// 3: it was answered, and the answer is "not yet": too few clients counted, a resource or replica that is not ready, no
+    /// licensed host that may be asked, or a ledger that is away.
     NotYet,
     /// 4: it was answered, and the answer is "no": a host refused the request.
     Refused,

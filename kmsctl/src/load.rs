@@ -36,7 +36,7 @@ const LOOPBACK_SOURCES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 1, 0, 0
 /// Sends rehearsal requests as fast as they are answered, or at a rate, and measures. Needs the site key; it is for
 /// rehearsal hosts, alone or behind relays.
 ///
-/// Exit code 0: every request was answered; 1: some were not.
+/// Exit code 0: every request was answered and none was refused; 4: some were refused; 1: some were not answered.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -83,6 +83,9 @@ pub struct Report {
     pub answered: u64,
     /// Of these, told that the client is licensed.
     pub licensed: u64,
+    /// Of these, refused, by HRESULT such as `0xC004F042`. That too few clients are counted yet is no refusal.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// Requests without an answer, by what went wrong.
     pub errors: BTreeMap<String, u64>,
     /// Answers in a second.
@@ -175,6 +178,7 @@ impl Sources {
 struct Seen {
     seconds: Vec<(Histogram<u64>, u64)>,
     licensed: u64,
+    refused: BTreeMap<String, u64>,
     errors: BTreeMap<String, u64>,
 }
 
@@ -292,6 +296,7 @@ async fn work(
     let mut seen = Seen {
         seconds: Vec::new(),
         licensed: 0,
+        refused: BTreeMap::new(),
         errors: BTreeMap::new(),
     };
     for _ in 0..seconds {
@@ -321,7 +326,13 @@ async fn work(
         match result {
             Ok((used, outcome)) => {
                 latencies.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(LONGEST));
-                seen.licensed += u64::from(matches!(outcome, Outcome::Licensed(_)));
+                match outcome {
+                    Outcome::Licensed(_) => seen.licensed += 1,
+                    Outcome::NotEnoughClients { .. } => {}
+                    Outcome::Refused { hresult } => {
+                        *seen.refused.entry(format!("0x{hresult:08X}")).or_default() += 1;
+                    }
+                }
                 session = Some(used).filter(|_| keep_open);
             }
             Err(error) => {
@@ -336,12 +347,14 @@ async fn work(
 impl Report {
     fn of(all: Vec<Seen>, seconds: u64) -> Result<Self> {
         let mut whole = Histogram::<u64>::new_with_max(LONGEST, 3)?;
-        let (mut licensed, mut errors) = (0, BTreeMap::new());
+        let (mut licensed, mut refused, mut errors) = (0, BTreeMap::new(), BTreeMap::new());
         let mut timeline: Vec<(Histogram<u64>, u64)> = Vec::new();
         for seen in all {
             licensed += seen.licensed;
-            for (error, count) in seen.errors {
-                *errors.entry(error).or_default() += count;
+            for (all, of_one) in [(&mut refused, seen.refused), (&mut errors, seen.errors)] {
+                for (what, count) in of_one {
+                    *all.entry(what).or_default() += count;
+                }
             }
             timeline.resize(
                 timeline.len().max(seen.seconds.len()),
@@ -356,6 +369,7 @@ impl Report {
         Ok(Self {
             answered: whole.len(),
             licensed,
+            refused,
             errors,
             requests_per_second: whole.len() as f64 / seconds.max(1) as f64,
             latency: Latency {
@@ -376,13 +390,15 @@ impl Report {
         })
     }
 
-    /// The exit code: whether every request was answered.
+    /// The exit code: whether every request was answered, and none refused.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        if self.errors.is_empty() && self.answered > 0 {
+        if !self.errors.is_empty() || self.answered == 0 {
+            Exit::Failed
+        } else if self.refused.is_empty() {
             Exit::Ok
         } else {
-            Exit::Failed
+            Exit::Refused
         }
     }
 }
@@ -394,6 +410,7 @@ impl View for Report {
             "requests/s",
             "answered",
             "licensed",
+            "refused",
             "p50",
             "p90",
             "p99",
@@ -404,6 +421,7 @@ impl View for Report {
             format!("{:.0}", self.requests_per_second),
             self.answered.to_string(),
             self.licensed.to_string(),
+            self.refused.values().sum::<u64>().to_string(),
             micros(self.latency.p50_micros),
             micros(self.latency.p90_micros),
             micros(self.latency.p99_micros),
@@ -411,6 +429,9 @@ impl View for Report {
             micros(self.latency.max_micros),
         ]);
         writeln!(out, "{rows}")?;
+        for (hresult, count) in &self.refused {
+            writeln!(out, "\n{count} times: refused with {hresult}")?;
+        }
         for (error, count) in &self.errors {
             writeln!(out, "\n{count} times: {error}")?;
         }
@@ -470,6 +491,7 @@ mod tests {
             Seen {
                 seconds: vec![(first, 1), (Histogram::new_with_max(LONGEST, 3).unwrap(), 0)],
                 licensed: 1,
+                refused: [("0xC004F042".to_owned(), 3)].into(),
                 errors: [("away".to_owned(), 1)].into(),
             }
         };
@@ -478,10 +500,25 @@ mod tests {
             (report.answered, report.licensed, report.requests_per_second),
             (2, 2, 1.0)
         );
-        assert_eq!(report.errors["away"], 2);
+        assert_eq!((report.errors["away"], report.refused["0xC004F042"]), (2, 6));
         assert_eq!(report.timeline.len(), 2);
         assert_eq!((report.timeline[0].answered, report.timeline[0].failed), (2, 2));
         assert_eq!(report.latency.p50_micros, 100);
         assert_eq!(report.exit(), Exit::Failed);
+        let mut out = Vec::new();
+        report.view(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("6 times: refused with 0xC004F042"), "{text}");
+
+        let answered = Report {
+            errors: BTreeMap::new(),
+            ..report
+        };
+        assert_eq!(answered.exit(), Exit::Refused);
+        let taken = Report {
+            refused: BTreeMap::new(),
+            ..answered
+        };
+        assert_eq!(taken.exit(), Exit::Ok);
     }
 }

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -11,6 +14,10 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "up.json";
 /// Held by the `kmsctl up` whose folder it is.
 const LOCK: &str = "lock";
+
+/// How often the lock is tried again, and after how long: together longer than anybody looks at it.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// Where `kmsctl up` keeps its keys and its record.
 #[derive(Debug, Clone, clap::Args)]
@@ -92,66 +99,96 @@ pub struct LocalReplica {
 }
 
 impl Local {
+    /// The record in a folder whose lock is held. One that was killed leaves its record and gives back the lock.
     fn read(folder: &Path) -> Result<Option<Self>> {
+        if !is_claimed(folder)? {
+            return Ok(None);
+        }
         let path = folder.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let local: Self = serde_json::from_str(&text)
+        let local = serde_json::from_str(&text)
             .with_context(|| format!("{} is no record of `kmsctl up`: remove it", path.display()))?;
-        Ok(local.is_alive().then_some(local))
+        Ok(Some(local))
     }
+}
 
-    /// A record outlives a process that was killed.
-    fn is_alive(&self) -> bool {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
-        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+/// Whether a `kmsctl up` has the folder.
+fn is_claimed(folder: &Path) -> Result<bool> {
+    let path = folder.join(LOCK);
+    let cannot = || format!("cannot see whether {} is locked", path.display());
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    // Shared, so that two commands that look at the same time do not take each other for it.
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(fs::TryLockError::WouldBlock) => Ok(true),
+        Err(fs::TryLockError::Error(error)) => Err(error).with_context(cannot),
     }
+}
 
-    /// Takes the folder for one `kmsctl up`, before anything is written there. It is given back when the file is dropped, or
-    /// the process ends in whatever way.
+/// The folder of one `kmsctl up`. It is given back when this is dropped, or the process ends in whatever way.
+#[derive(Debug)]
+pub struct Claim {
+    folder: PathBuf,
+    _lock: fs::File,
+}
+
+impl Claim {
+    /// Takes the folder, before anything is written there.
     ///
     /// # Errors
     /// When something else runs already, or the folder cannot be written.
-    pub fn claim(folder: &Path) -> Result<fs::File> {
+    pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK);
         let cannot = || format!("cannot lock {}", path.display());
         let file = fs::File::create(&path).with_context(cannot)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(fs::TryLockError::WouldBlock) => {
-                let other = Self::read(folder)?.map_or(String::new(), |other| format!(", as process {}", other.pid));
-                bail!("`kmsctl up` runs already{other}: stop it, or give this one another --state-dir")
+        let mut tries = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                // A command that looks whether something runs holds it for a moment.
+                Err(fs::TryLockError::WouldBlock) if tries < TRIES => {
+                    tries += 1;
+                    thread::sleep(BETWEEN_TRIES);
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    let other =
+                        Local::read(folder)?.map_or(String::new(), |other| format!(", as process {}", other.pid));
+                    bail!("`kmsctl up` runs already{other}: stop it, or give this one another --state-dir")
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(error).with_context(cannot),
             }
-            Err(fs::TryLockError::Error(error)) => Err(error).with_context(cannot),
         }
+        Ok(Self {
+            folder: folder.to_owned(),
+            _lock: file,
+        })
     }
 
     /// Writes the record; it is removed when the returned guard is dropped.
     ///
     /// # Errors
-    /// When something else runs already, or the record cannot be written.
-    pub fn record(&self, folder: &Path) -> Result<Recorded> {
-        if let Some(other) = Self::read(folder)?.filter(|other| other.pid != self.pid) {
-            bail!(
-                "`kmsctl up` runs already, as process {}: stop it, or give this one another --state-dir",
-                other.pid
-            );
-        }
-        let path = folder.join(FILE);
-        let text = serde_json::to_string_pretty(self)?;
+    /// When the record cannot be written.
+    pub fn record(&self, local: &Local) -> Result<Recorded<'_>> {
+        let path = self.folder.join(FILE);
+        let text = serde_json::to_string_pretty(local)?;
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Recorded(path))
+        Ok(Recorded(path, PhantomData))
     }
 }
 
-/// A written record, removed when dropped.
+/// A written record, removed when dropped: while the folder is still claimed, so that it is not another's.
 #[derive(Debug)]
-pub struct Recorded(PathBuf);
+pub struct Recorded<'claim>(PathBuf, PhantomData<&'claim Claim>);
 
-impl Drop for Recorded {
+impl Drop for Recorded<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
@@ -174,27 +211,54 @@ mod tests {
     }
 
     #[test]
-    fn a_record_lasts_as_long_as_its_process() {
+    fn a_record_lasts_as_long_as_the_folder_is_claimed() {
         let folder = tempfile::tempdir().unwrap();
         let own = local(std::process::id());
         assert_eq!(Local::read(folder.path()).unwrap(), None);
-        let recorded = own.record(folder.path()).unwrap();
+        let claim = Claim::take(folder.path()).unwrap();
+        assert_eq!(Local::read(folder.path()).unwrap(), None, "it has still to start");
+        let recorded = claim.record(&own).unwrap();
         assert_eq!(Local::read(folder.path()).unwrap().as_ref(), Some(&own));
-        let refusal = local(1).record(folder.path()).unwrap_err().to_string();
-        assert!(refusal.contains("runs already"), "{refusal}");
+        let refusal = Claim::take(folder.path()).unwrap_err().to_string();
+        assert!(
+            refusal.contains(&format!("runs already, as process {}", own.pid)),
+            "{refusal}"
+        );
         drop(recorded);
         assert_eq!(Local::read(folder.path()).unwrap(), None);
+    }
 
-        // No process has this number: Linux ends at 2^22.
-        let killed = local(1 << 30).record(folder.path()).unwrap();
+    #[test]
+    fn the_record_of_one_that_was_killed_is_not_taken_for_another_process_of_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let claim = Claim::take(folder.path()).unwrap();
+        // This process lives, and has not the folder: as if the number had been given to it anew.
+        std::mem::forget(claim.record(&local(std::process::id())).unwrap());
+        assert!(Local::read(folder.path()).unwrap().is_some());
+        drop(claim);
         assert_eq!(Local::read(folder.path()).unwrap(), None);
-        std::mem::forget(killed);
-        own.record(folder.path()).unwrap();
+        Claim::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn who_looks_is_not_taken_for_who_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Claim::take(folder.path()).unwrap());
+        let looks = fs::File::open(folder.path().join(LOCK)).unwrap();
+        looks.try_lock_shared().unwrap();
+        assert!(!is_claimed(folder.path()).unwrap(), "another one looks");
+        let gone = thread::spawn(move || {
+            thread::sleep(BETWEEN_TRIES * 2);
+            drop(looks);
+        });
+        Claim::take(folder.path()).unwrap();
+        gone.join().unwrap();
     }
 
     #[test]
     fn what_is_no_record_is_named() {
         let folder = tempfile::tempdir().unwrap();
+        let _claim = Claim::take(folder.path()).unwrap();
         fs::write(folder.path().join(FILE), "{").unwrap();
         let error = Local::read(folder.path()).unwrap_err().to_string();
         assert!(error.contains("up.json is no record"), "{error}");

@@ -1,4 +1,6 @@
-//! Manifests in files: the documents that matter here, and what is wrong with the others.
+//! Manifests in files: the documents that matter here, and what is wrong with them.
+
+mod schema;
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -47,7 +49,8 @@ enum Object {
 }
 
 impl Manifest {
-    /// Takes a text apart; documents of other kinds are passed over.
+    /// Takes a text apart; documents of other kinds are passed over. A resource must be one that an API server would take by
+    /// its CRD's fields, types and bounds.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut manifest = Self::default();
@@ -67,9 +70,9 @@ impl Manifest {
             // A Secret's own error could show its content.
             let wrong = |why: String| format!("document {}: {kind}: {why}", at + 1);
             match kind.as_str() {
-                "OfficeKmsHost" => match serde_json::from_value(document) {
+                "OfficeKmsHost" => match host(document) {
                     Ok(host) => manifest.hosts.push(host),
-                    Err(error) => manifest.problems.push(wrong(error.to_string())),
+                    Err(problems) => manifest.problems.extend(problems.into_iter().map(wrong)),
                 },
                 "Secret" => match serde_json::from_value(document) {
                     Ok(secret) => manifest.objects.push(Object::Secret(secret)),
@@ -102,5 +105,40 @@ impl Manifest {
             }
         }
         objects
+    }
+}
+
+/// The resource that a document is, or everything that is wrong with it.
+fn host(document: serde_json::Value) -> Result<OfficeKmsHost, Vec<String>> {
+    let document = schema::without_nulls(document);
+    let problems = schema::check(&document);
+    if problems.is_empty() {
+        serde_json::from_value(document).map_err(|error| vec![error.to_string()])
+    } else {
+        Err(problems.iter().map(ToString::to_string).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_one_that_an_api_server_would_take() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+        let mut read_of = 0;
+        for folder in [examples.clone(), examples.join("manifests")] {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let is_yaml = path.extension().is_some_and(|extension| extension == "yaml");
+                if !is_yaml {
+                    continue;
+                }
+                let manifest = Manifest::parse(&read(&path).unwrap());
+                assert_eq!(manifest.problems, Vec::<String>::new(), "{}", path.display());
+                read_of += manifest.hosts.len();
+            }
+        }
+        assert!(read_of >= 4, "{read_of}");
     }
 }

@@ -57,7 +57,8 @@ fn write(format: Format, value: &impl View, out: &mut dyn Write) -> anyhow::Resu
     Ok(())
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// Whether an error is that nobody reads what is written any more.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()

@@ -22,6 +22,9 @@ use crate::output::View;
 ///
 /// Secrets of the manifest are never printed; those that the operator would generate are named.
 ///
+/// A manifest is refused that the CRD refuses by its fields, types and bounds, or the operator by what it checks itself. Not
+/// checked without a cluster: the CRD's rules in CEL beyond that, admission policies and quotas, documents of other kinds.
+///
 /// Exit code 2: the manifest is wrong; every problem is printed.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -253,7 +256,8 @@ spec: {rehearsal: {}, replicas: 1}
         for problem in [
             "drill: spec.licensedHosts",
             "drill: spec.service",
-            "document 4: OfficeKmsHost",
+            "document 4: OfficeKmsHost: spec.replicas: is a text: write a whole number",
+            "document 4: OfficeKmsHost: metadata: is missing",
             "document 5: Secret",
         ] {
             assert!(text.contains(problem), "{problem}: {text}");

@@ -44,12 +44,15 @@ pub mod kind {
         PAUSED,
     ];
 
-    /// The status that a condition has when nobody need look.
+    /// The status, `True` or `False`, that a condition of this type has when all is well; none for types that are not ours.
     #[must_use]
-    pub fn wanted(kind: &str) -> &'static str {
+    pub fn good(kind: &str) -> Option<&'static str> {
         match kind {
-            RECONCILING | STALLED | HOSTS_UNEQUAL | CLIENTS_BYPASS_RELAY | PAUSED => "False",
-            _ => "True",
+            READY | AVAILABLE | LEDGER_READY | HOSTS_ANSWER | HOSTS_LICENSED | THRESHOLD_MET | DNS_PUBLISHED => {
+                Some("True")
+            }
+            RECONCILING | STALLED | HOSTS_UNEQUAL | CLIENTS_BYPASS_RELAY | PAUSED => Some("False"),
+            _ => None,
         }
     }
 }
@@ -144,4 +147,19 @@ pub mod reason {
         EVERY_HOST_ANSWERS,
         HOST_SILENT,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind;
+
+    #[test]
+    fn of_each_condition_it_is_known_what_is_good() {
+        for kind in kind::ALL {
+            assert!(kind::good(kind).is_some(), "{kind}");
+        }
+        assert_eq!(kind::good("Ready"), Some("True"));
+        assert_eq!(kind::good("Stalled"), Some("False"));
+        assert_eq!(kind::good("SomebodyElses"), None);
+    }
 }

@@ -177,6 +177,22 @@ async fn doctor_names_what_is_missing_until_nothing_is() -> Result<()> {
         .await?;
     assert_eq!(ill(&client).await?, Vec::<String>::new());
 
+    // As the chart writes it with watchNamespaces.
+    let watching = async |namespaces: &str| {
+        let container = json!({"name": "c", "env": [{"name": "OKMS_WATCH_NAMESPACES", "value": namespaces}]});
+        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        deployments
+            .patch("kms-operator", &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .map(drop)
+    };
+    watching("other,elsewhere").await?;
+    let found = ill(&client).await?;
+    let unserved = "Wrong operator: none of those that run here watches namespace default";
+    assert_eq!(found, [unserved], "{found:#?}");
+    watching("other,default").await?;
+    assert_eq!(ill(&client).await?, Vec::<String>::new());
+
     // A user who may read resources and nothing else.
     let reading = serde_json::from_value(
         json!([{"apiGroups": ["officekms.io"], "resources": ["officekmshosts"], "verbs": ["get"]}]),

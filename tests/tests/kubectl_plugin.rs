@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use system_tests::helm::Tools;
 use system_tests::kubernetes::ControlPlane;
 use system_tests::{peer, program};
@@ -80,6 +80,21 @@ async fn what_it_prints_is_taken_by_an_api_server_and_it_shows_what_is_there() -
         );
     }
 
+    let misspelt = file(
+        "misspelt.yaml",
+        "apiVersion: officekms.io/v1alpha1\nkind: OfficeKmsHost\nmetadata: {name: kms}\n\
+         spec: {rehearsal: {}, replica: 2}\n",
+    )?;
+    let refused = kubectl
+        .kubectl(["apply", "--dry-run=server", "-f", &misspelt])?
+        .refused()?;
+    ensure!(refused.contains("spec.replica"), "{refused}");
+    let render = kubectl.kubectl(["officekms", "render", "-f", &misspelt])?;
+    ensure!(
+        !render.success && render.out.contains("spec.replica: is no field"),
+        "{render:?}"
+    );
+
     kubectl.kubectl(["apply", "-f", "docs/examples/demo.yaml"])?.ok()?;
     let shown = kubectl.kubectl(["officekms", "status", "--all-namespaces", "-o", "json"])?;
     let shown: Value = serde_json::from_str(&shown.out).with_context(|| format!("{shown:?}"))?;
@@ -89,6 +104,25 @@ async fn what_it_prints_is_taken_by_an_api_server_and_it_shows_what_is_there() -
         .filter_map(|resource| resource["name"].as_str())
         .collect();
     assert_eq!(names, ["kms", "stand-in"], "{shown}");
+    let status = json!({"status": {"licensedHosts": [{"name": "stand-in", "licensed": false,
+        "products": [{"name": "OfficeLTSC2024", "step": "Activate"}]}]}});
+    let status = status.to_string();
+    let patch = [
+        "patch",
+        "okms/kms",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status,
+    ];
+    kubectl.kubectl(patch)?.ok()?;
+    let named = kubectl.kubectl(["officekms", "status", "kms"])?;
+    for told in [
+        "OfficeLTSC2024: Activate",
+        "no replica of OfficeKmsHost default/kms runs",
+    ] {
+        ensure!(named.out.contains(told), "{told}: {named:?}");
+    }
     let doctor = kubectl.kubectl(["officekms", "doctor", "kms"])?;
     ensure!(
         !doctor.success && doctor.out.contains("operator"),

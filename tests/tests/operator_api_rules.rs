@@ -10,6 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::build::{self, Inputs};
 use kms_operator::settings::Settings;
+use kmsctl::manifest::Manifest;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::cel::Validator;
 use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
@@ -447,6 +448,11 @@ fn every_rule_of_the_definition_refuses_without_an_api_server_too() -> Result<()
     Ok(())
 }
 
+/// What is wrong with a resource to who reads it from a file.
+fn offline(resource: &DynamicObject) -> Result<Vec<String>> {
+    Ok(Manifest::parse(&serde_json::to_string(resource)?).problems)
+}
+
 #[tokio::test]
 async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
     let Some((_plane, client)) = cluster("bounds_hold_and_defaults_are_those_of_the_code").await? else {
@@ -470,7 +476,19 @@ async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
     ] {
         let answer = hosts.create(&PostParams::default(), &resource("kms", &wrong)?).await;
         refusal(answer).with_context(|| wrong.to_string())?;
+        assert!(
+            !offline(&resource("kms", &wrong)?)?.is_empty(),
+            "without a server: {wrong}"
+        );
     }
+    // What a template leaves empty is as if it were not there.
+    let nulls = relay(&json!({
+        "licensedHosts": [{"name": "a", "address": "a.example", "port": null, "management": null}],
+        "service": {"type": null}, "dns": null, "clients": {"allowedCidrs": null},
+    }));
+    let nulls = resource("nulls", &nulls)?;
+    hosts.create(&PostParams::default(), &nulls).await?;
+    assert_eq!(offline(&nulls)?, Vec::<String>::new(), "without a server");
     let spec = json!({
         "licensedHosts": [{"name": "a", "address": "a.example", "management": {"credentialsSecret": {"name": "s"}}}],
         "products": [{"name": "Office2019"}], "clients": {"limits": {}}, "service": {}, "ledger": {"managed": {}},
@@ -478,7 +496,9 @@ async fn bounds_hold_and_defaults_are_those_of_the_code() -> Result<()> {
         "monitoring": {"serviceMonitor": {}}, "autoscaling": {"maxReplicas": 3},
     });
     let stored = hosts.create(&PostParams::default(), &resource("kms", &spec)?).await?;
-    let ours: OfficeKmsHost = serde_json::from_value(serde_json::to_value(resource("kms", &spec)?)?)?;
+    let ours = resource("kms", &spec)?;
+    assert_eq!(offline(&ours)?, Vec::<String>::new(), "without a server");
+    let ours: OfficeKmsHost = serde_json::from_value(serde_json::to_value(ours)?)?;
     let theirs: OfficeKmsHost = serde_json::from_value(serde_json::to_value(&stored)?)?;
     assert_eq!(
         theirs.spec, ours.spec,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::status::LedgerStatus;
 use crate::ledger::{Ledger, LedgerError, Millis, StoredEvent};
@@ -45,6 +46,11 @@ impl LedgerView {
         let status = self.read().await;
         *shown = Some((Instant::now(), status.clone()));
         status
+    }
+
+    /// Which ledger it is.
+    pub(super) fn id(&self) -> Uuid {
+        self.ledger.id()
     }
 
     /// At most `limit` events, oldest first: those after a cursor, or the newest ones.

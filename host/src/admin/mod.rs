@@ -24,6 +24,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use ledger::LedgerView;
 pub use status::{ConfigStatus, Connections, LedgerStatus, Observations, ReloadResult, Source, Status};
@@ -92,6 +93,8 @@ fn some_events() -> usize {
 /// What `/events` answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Events {
+    /// Which ledger they are of, as [`Ledger::id`](crate::ledger::Ledger::id) has it. Replicas that share a ledger give the same.
+    pub ledger: Uuid,
     /// Oldest first. The last one's cursor is where to go on.
     pub events: Vec<StoredEvent>,
 }
@@ -102,7 +105,10 @@ async fn events(State(source): State<Arc<Source>>, Query(wanted): Query<Wanted>)
         .events(wanted.after.as_deref(), wanted.limit.min(MOST_EVENTS))
         .await
     {
-        Ok(events) => ([(header::CACHE_CONTROL, "no-store")], Json(Events { events })).into_response(),
+        Ok(events) => {
+            let ledger = source.ledger.id();
+            ([(header::CACHE_CONTROL, "no-store")], Json(Events { ledger, events })).into_response()
+        }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error + "\n").into_response(),
     }
 }

@@ -33,6 +33,9 @@ impl Slow {
 }
 
 impl Ledger for Slow {
+    fn id(&self) -> Uuid {
+        self.ledger.id()
+    }
     fn count<'a>(&'a self, batch: &'a [Sighting]) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>> {
         async move {
             self.batches.lock().unwrap().push(batch.len());

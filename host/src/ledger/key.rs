@@ -63,6 +63,11 @@ impl LedgerKey {
         }
     }
 
+    /// The ID of the ledger under this key in a store that is described so.
+    pub(super) fn ledger(&self, store: &str) -> Uuid {
+        Uuid::from_bytes(self.pseudonym(b"ldgr", store.as_bytes()).0)
+    }
+
     /// `kind` has the same length for all kinds, so that no two (kind, identity) pairs give the same input.
     fn pseudonym(&self, kind: &[u8; 4], identity: &[u8]) -> Pseudonym {
         let mut mac = self.0.pseudonyms.clone();

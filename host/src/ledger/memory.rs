@@ -23,8 +23,20 @@ pub const EVENTS_KEPT: usize = 10_000;
 const ROUTES_KEPT: usize = 100_000;
 
 /// A ledger that lives and dies with this process.
-#[derive(Debug, Default)]
-pub struct MemoryLedger(Mutex<State>);
+#[derive(Debug)]
+pub struct MemoryLedger {
+    id: Uuid,
+    state: Mutex<State>,
+}
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            state: Mutex::default(),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -70,12 +82,16 @@ impl MemoryLedger {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way through a change, so a poisoned state is still a whole one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Every operation is done when it is called; the futures are ready.
 impl Ledger for MemoryLedger {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
     fn count<'a>(&'a self, batch: &'a [Sighting]) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>> {
         let mut state = self.state();
         let verdicts = batch.iter().map(|sighting| state.count(sighting)).collect();

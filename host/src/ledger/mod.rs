@@ -257,6 +257,10 @@ pub enum LedgerError {
 
 /// The shared record. Object safe: replicas hold `Arc<dyn Ledger>`.
 pub trait Ledger: Send + Sync + 'static {
+    /// Which ledger it is, opaque: the same for all who share it, another for each ledger. One in memory that is begun anew
+    /// is another one; cursors are of one ledger.
+    fn id(&self) -> Uuid;
+
     /// Counts requests of rehearsal clients, in order and atomically each, and says what each is to be told.
     fn count<'a>(&'a self, batch: &'a [Sighting]) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>>;
 

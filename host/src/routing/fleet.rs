@@ -192,19 +192,19 @@ impl Fleet {
         let mut standings: SmallVec<[Standing; 8]> = SmallVec::with_capacity(self.hosts.len());
         for (at, host) in self.hosts.iter().enumerate() {
             let warm = host.count >= self.required;
-            let (state, eligible) = match health(at) {
-                _ if !host.same_products => (HostState::OtherProducts, false),
-                _ if !host.licensed => (HostState::Unlicensed, false),
-                Health::Ejected { .. } => (HostState::Ejected, false),
-                Health::Well if host.weight == 0 => (HostState::Reserve, true),
-                Health::Well if warm => (HostState::Standby, true),
-                Health::Well => (HostState::Cold, true),
+            let state = match health(at) {
+                _ if !host.same_products => HostState::OtherProducts,
+                _ if !host.licensed => HostState::Unlicensed,
+                Health::Ejected { .. } => HostState::Ejected,
+                Health::Well if host.weight == 0 => HostState::Reserve,
+                Health::Well if warm => HostState::Standby,
+                Health::Well => HostState::Cold,
             };
             standings.push(Standing {
                 state,
                 member: false,
                 warm,
-                eligible,
+                eligible: state.is_eligible(),
             });
         }
         let (clients, required) = (self.distinct_clients, u64::from(self.required));

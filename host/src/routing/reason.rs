@@ -92,6 +92,17 @@ words! {
     }
 }
 
+impl HostState {
+    /// Whether such a host may be asked.
+    #[must_use]
+    pub const fn is_eligible(self) -> bool {
+        match self {
+            Self::Active | Self::Warming | Self::Standby | Self::Cold | Self::Reserve => true,
+            Self::Ejected | Self::Unlicensed | Self::OtherProducts => false,
+        }
+    }
+}
+
 words! {
     /// Why a host stands at its place in the order of hosts to try.
     Place {

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kms_operator::api::{OfficeKmsHost, PAUSED_ANNOTATION, ServiceType};
 use kms_operator::build::{Inputs, references, secrets};
+use kms_operator::conditions::kind;
 use kms_operator::validate;
 use kube::ResourceExt as _;
 
@@ -69,8 +70,28 @@ fn operators(facts: &Facts, found: &mut Findings<'_>) {
             "install it: docs/install.md; until then nothing follows from a resource".to_owned(),
         );
     }
+    let namespaces = facts.namespaces();
+    let unserved = namespaces
+        .iter()
+        .filter(|namespace| !operators.is_empty() && !operators.iter().any(|operator| operator.serves(namespace)));
+    for unserved in unserved {
+        found.add(
+            State::Wrong,
+            "operator",
+            format!("none of those that run here watches namespace {unserved}"),
+            format!("list {unserved} in watchNamespaces of one of them, or install one for it: docs/install.md"),
+        );
+    }
     for operator in operators {
         let (namespace, name) = (&operator.namespace, &operator.name);
+        if !namespaces.is_empty() && !namespaces.iter().any(|namespace| operator.serves(namespace)) {
+            let watched = operator.watches.join(", ");
+            found.good(
+                "operator",
+                format!("{namespace}/{name} watches only {watched}: this is not its business"),
+            );
+            continue;
+        }
         let what = format!(
             "{namespace}/{name} has {} of {} replicas ready",
             operator.ready, operator.wanted
@@ -266,73 +287,48 @@ fn seen(host: &OfficeKmsHost, found: &mut Findings<'_>) {
     }
 }
 
-/// What it means that a condition is not as it should be.
-struct Meaning {
-    /// The status that is good.
-    good: &'static str,
-    /// How it is otherwise.
-    otherwise: State,
-    advice: &'static str,
-}
-
-fn meaning(type_: &str) -> Option<Meaning> {
-    let (good, otherwise, advice) = match type_ {
-        "Ready" => ("True", State::NotYet, ""),
-        "Available" => ("True", State::Wrong, "no replica answers: see what is said of its pods"),
+/// What it means that a condition is not as it should be: how it is then, and what to do.
+fn meaning(type_: &str) -> Option<(State, &'static str)> {
+    Some(match type_ {
+        "Ready" => (State::NotYet, ""),
+        "Available" => (State::Wrong, "no replica answers: see what is said of its pods"),
         "LedgerReady" => (
-            "True",
             State::Wrong,
             "check the ledger's address, password and certificate; the replicas' logs name the error",
         ),
         "HostsAnswer" => (
-            "True",
             State::Wrong,
             "kmsctl probe asks a host: is it on, is its KMS port open to the pods, does sppsvc run on it?",
         ),
         "HostsLicensed" => (
-            "True",
             State::Wrong,
             "kmsctl dlv shows each licensed host; kmsctl phone helps to activate one by telephone",
         ),
         "ThresholdMet" => (
-            "True",
             State::NotYet,
             "clients must ask until the count is reached; nothing is broken",
         ),
-        "DnsPublished" => ("True", State::Wrong, "kmsctl discover shows what clients find"),
+        "DnsPublished" => (State::Wrong, "kmsctl discover shows what clients find"),
         "HostsUnequal" => (
-            "False",
             State::Wrong,
             "install the missing host keys, or accept it by spec.routing.acceptUnequalHosts",
         ),
         "ClientsBypassRelay" => (
-            "False",
             State::Wrong,
             "remove the records, or list their targets in spec.dns.zones[].removeForeign",
         ),
         "Stalled" => (
-            "False",
             State::Wrong,
             "the operator waits for people: change what the message names",
         ),
-        "Reconciling" => ("False", State::NotYet, ""),
+        "Reconciling" => (State::NotYet, ""),
         // Told from the annotation.
         _ => return None,
-    };
-    Some(Meaning {
-        good,
-        otherwise,
-        advice,
     })
 }
 
 fn condition(host: &OfficeKmsHost, condition: &Condition, found: &mut Findings<'_>) {
-    let Some(Meaning {
-        good,
-        otherwise,
-        advice,
-    }) = meaning(&condition.type_)
-    else {
+    let (Some(good), Some((otherwise, advice))) = (kind::good(&condition.type_), meaning(&condition.type_)) else {
         return;
     };
     let about = format!("condition {}", condition.type_);

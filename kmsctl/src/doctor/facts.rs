@@ -1,9 +1,28 @@
 //! What is to be known before anything can be said.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use kms_operator::api::OfficeKmsHost;
 use kms_operator::secrets::Objects;
+use kube::ResourceExt as _;
+
+impl Facts {
+    /// Namespaces that are looked at: the one that was asked for, and those of the resources.
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+        namespaces(self.asked.1.as_deref(), &self.resources)
+    }
+}
+
+/// The namespace that was asked for, and those of the resources.
+pub(super) fn namespaces(asked: Option<&str>, resources: &Read<Vec<Resource>>) -> BTreeSet<String> {
+    let of_resources = resources
+        .iter()
+        .flatten()
+        .filter_map(|resource| resource.host.namespace());
+    asked.map(str::to_owned).into_iter().chain(of_resources).collect()
+}
 
 /// What was read, or why it could not be.
 pub(super) type Read<T> = Result<T, String>;
@@ -29,8 +48,17 @@ pub(super) struct Operator {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) service_account: String,
+    /// Namespaces that it serves; empty: all.
+    pub(super) watches: Vec<String>,
     pub(super) wanted: i32,
     pub(super) ready: i32,
+}
+
+impl Operator {
+    /// Whether it serves the resources of this namespace.
+    pub(super) fn serves(&self, namespace: &str) -> bool {
+        self.watches.is_empty() || self.watches.iter().any(|watched| watched == namespace)
+    }
 }
 
 /// Whether an operator may do something.

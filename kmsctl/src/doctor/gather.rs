@@ -19,7 +19,8 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
-use super::facts::{Facts, Operator, Permission, Read, Resource};
+use super::facts::{Facts, Operator, Permission, Read, Resource, namespaces};
+use super::watches::watches;
 use crate::cluster::{InNamespace, why};
 
 /// Label of operators.
@@ -43,13 +44,7 @@ pub(super) async fn gather(client: &Client, namespace: Option<&str>, name: Optio
         Ok(None) => Ok(Vec::new()),
         _ => resources(client, namespace, name).await,
     };
-    let mut namespaces: BTreeSet<String> = namespace.map(str::to_owned).into_iter().collect();
-    namespaces.extend(
-        resources
-            .iter()
-            .flatten()
-            .filter_map(|resource| resource.host.namespace()),
-    );
+    let namespaces = namespaces(namespace, &resources);
     let permissions = permissions(client, operators.as_deref().unwrap_or_default(), &namespaces).await;
     Ok(Facts {
         served,
@@ -88,6 +83,7 @@ async fn operators(client: &Client) -> Read<Vec<Operator>> {
             service_account: pod
                 .and_then(|pod| pod.service_account_name.clone())
                 .unwrap_or_else(|| "default".to_owned()),
+            watches: watches(pod.map_or(&[], |pod| &pod.containers)),
             wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             ready: deployment
                 .status
@@ -103,7 +99,8 @@ async fn operators(client: &Client) -> Read<Vec<Operator>> {
 async fn permissions(client: &Client, operators: &[Operator], namespaces: &BTreeSet<String>) -> Vec<Permission> {
     let mut questions = Vec::new();
     for operator in operators {
-        for namespace in namespaces {
+        // What it may do elsewhere is not its business.
+        for namespace in namespaces.iter().filter(|namespace| operator.serves(namespace)) {
             for rule in rbac::in_watched_namespaces() {
                 let groups = rule.api_groups.unwrap_or_default();
                 let resources = rule.resources.unwrap_or_default();

@@ -47,6 +47,7 @@ fn healthy() -> Facts {
             namespace: "officekms".to_owned(),
             name: "kms-operator".to_owned(),
             service_account: "kms-operator".to_owned(),
+            watches: Vec::new(),
             wanted: 2,
             ready: 2,
         }]),
@@ -388,4 +389,54 @@ fn a_name_is_of_one_namespace() {
     assert!(Line::try_parse_from(["doctor", "kms", "-n", "licensing", "-v"]).is_ok());
     assert!(Line::try_parse_from(["doctor", "kms", "-A"]).is_err());
     assert!(Line::parse_from(["doctor", "-A"]).args.all_namespaces);
+}
+
+/// The operator, watching only these namespaces.
+fn watching(facts: &mut Facts, namespaces: &[&str]) -> Operator {
+    let operator = &mut facts.operators.as_mut().expect("operators")[0];
+    operator.watches = namespaces.iter().map(ToString::to_string).collect();
+    operator.clone()
+}
+
+#[test]
+fn an_operator_of_other_namespaces_is_not_responsible_and_not_to_blame() {
+    let (lines, _) = told(|facts| drop(watching(facts, &["licensing", "other"])));
+    assert_eq!(lines, Vec::<String>::new());
+
+    // Beside one that serves the namespace, another one may be as ill as it likes.
+    let (lines, exit) = told(|facts| {
+        let other = Operator {
+            watches: vec!["other".to_owned()],
+            namespace: "elsewhere".to_owned(),
+            ready: 0,
+            ..watching(facts, &[])
+        };
+        facts.operators.as_mut().expect("operators").push(other);
+    });
+    assert_eq!((lines, exit), (vec![], Exit::Ok));
+
+    // Alone it is none at all, however well it is.
+    let (lines, exit) = told(|facts| drop(watching(facts, &["other"])));
+    assert_eq!(
+        lines,
+        [
+            "WRONG operator: none of those that run here watches namespace licensing -> list licensing in watchNamespaces of one \
+          of them, or install one for it: docs/install.md"
+        ]
+    );
+    assert_eq!(exit, Exit::NotYet);
+
+    // Where nothing was asked for but "all", it is one of those that are looked at.
+    let (lines, _) = told(|facts| {
+        watching(facts, &["other"]);
+        facts.operators.as_mut().expect("operators")[0].ready = 0;
+        facts.asked = (None, None);
+        facts.resources = Ok(vec![]);
+    });
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("WRONG operator: officekms/kms-operator has 0 of 2")),
+        "{lines:?}"
+    );
 }

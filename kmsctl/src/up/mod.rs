@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
-use crate::local::{Local, StateDir};
+use crate::local::{Claim, Local, StateDir};
 use crate::manifest::{self, Manifest};
 use crate::output::table;
 use licensing::Licensing;
@@ -40,7 +40,8 @@ const NAMESPACE: &str = "default";
 /// A licensed host whose address is the name of a rehearsal resource in the same manifest is that resource. Ledgers are in
 /// memory, shared by the replicas of a resource, unless --redis is given.
 ///
-/// Exit code with --once 0: the last clients were licensed; 3: they were not; 1: something could not be started.
+/// Exit code 2: the manifest is wrong, as for `kmsctl render`. With --once 0: the last clients were licensed; 3: they were not;
+/// 1: something could not be started.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Manifest with one or more documents; `-` for standard input
@@ -85,7 +86,7 @@ pub async fn run(args: &Args) -> Result<Exit> {
         (folder, None)
     };
     // Another one's keys must not be written anew.
-    let _claim = Local::claim(&folder)?;
+    let claim = Claim::take(&folder)?;
     let running = replicas::start(&hosts, &manifest, &folder, args.redis.as_deref()).await?;
     let zones = names::serve(&hosts, &running).await?;
     let local = Local {
@@ -94,7 +95,7 @@ pub async fn run(args: &Args) -> Result<Exit> {
         site_key_file: running.site_key.clone(),
         replicas: running.replicas.iter().map(replicas::Replica::local).collect(),
     };
-    let _record = if args.once { None } else { Some(local.record(&folder)?) };
+    let _record = if args.once { None } else { Some(claim.record(&local)?) };
     introduce(&local)?;
 
     let mut licensing = Licensing::of(&running);

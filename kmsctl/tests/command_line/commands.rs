@@ -98,3 +98,30 @@ fn events_are_followed_as_they_come() -> Result<()> {
     assert_eq!(seen, ["pc01", "pc02"]);
     Ok(())
 }
+
+#[test]
+fn events_are_followed_until_nobody_reads_them() -> Result<()> {
+    let up = Up::start(&example("demo.yaml"), &["--clients", "0"])?;
+    let mut follow = Command::new(KMSCTL)
+        .args(["events", "--follow"])
+        .env("OFFICEKMS_STATE_DIR", up.state.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    up.beside(&["activate", "--count", "1"])?;
+    let mut first = String::new();
+    BufReader::new(follow.stdout.take().context("output")?).read_line(&mut first)?;
+    ensure!(first.contains("pc01"), "{first}");
+    // It notices when it has something to write.
+    let mut asked = 1;
+    while follow.try_wait()?.is_none() {
+        asked += 1;
+        ensure!(asked < 60, "it goes on though nobody reads");
+        up.beside(&["activate", "--count", "1", "--first", &asked.to_string()])?;
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let output = follow.wait_with_output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((told.as_ref(), output.status.code()), ("", Some(0)));
+    Ok(())
+}

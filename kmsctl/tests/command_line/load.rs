@@ -56,3 +56,25 @@ fn a_limit_that_one_address_reaches_is_named_and_many_addresses_do_not_reach_it(
     ensure!(errors.keys().all(names_it), "{one}");
     Ok(())
 }
+
+#[test]
+fn what_a_host_refuses_is_counted_apart_and_tells_in_the_end() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let manifest = folder.path().join("unlicensed.yaml");
+    // A host that is managed begins without keys.
+    let text = "apiVersion: officekms.io/v1alpha1\nkind: OfficeKmsHost\nmetadata: {name: unlicensed}\n\
+                spec: {replicas: 1, rehearsal: {managementSecret: {name: account}}, products: [{name: OfficeLTSC2024}]}\n---\n\
+                apiVersion: v1\nkind: Secret\nmetadata: {name: account}\nstringData: {username: a, password: b}\n";
+    std::fs::write(&manifest, text)?;
+    let up = Up::start(&manifest, &["--clients", "0"])?;
+    let (load, code) = up.json(&["load", "--seconds", "1", "--warm-up", "0", "--rate", "50"])?;
+    let refused = load["refused"].as_object().context("refusals")?;
+    let refused: u64 = refused.values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(
+        (load["answered"].as_u64(), &load["errors"]),
+        (Some(refused), &json!({})),
+        "{load}"
+    );
+    assert_eq!((refused > 0, code), (true, Some(4)), "{load}");
+    Ok(())
+}

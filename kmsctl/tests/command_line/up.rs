@@ -73,19 +73,36 @@ fn it_stops_when_told_and_a_second_one_is_refused() -> Result<()> {
 }
 
 #[test]
+fn one_that_was_killed_leaves_a_record_that_nobody_believes() -> Result<()> {
+    let mut up = Up::start(&example("demo.yaml"), &["--clients", "0"])?;
+    up.process.kill()?;
+    up.process.wait()?;
+    ensure!(up.state.path().join("up.json").exists(), "it could not take it away");
+    let lonely = up.beside(&["events"])?;
+    let told = String::from_utf8(lonely.stderr)?;
+    assert_eq!(lonely.status.code(), Some(2), "{told}");
+    ensure!(told.contains("start `kmsctl up`"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn a_wrong_manifest_is_told_whole_and_starts_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let manifest = folder.path().join("wrong.yaml");
     std::fs::write(
         &manifest,
         "kind: OfficeKmsHost\napiVersion: officekms.io/v1alpha1\nmetadata: {name: kms}\n\
-         spec: {rehearsal: {}, clients: {allowedCidrs: [ten, eleven]}}\n",
+         spec: {rehearsal: {}, clients: {allowedCidrs: [ten, eleven]}}\n---\n\
+         kind: OfficeKmsHost\napiVersion: officekms.io/v1alpha1\nmetadata: {name: other}\n\
+         spec: {rehearsal: {}, replica: 2}\n",
     )?;
     let output = once(&manifest, &[])?;
     let told = String::from_utf8(output.stderr)?;
     assert_eq!(output.status.code(), Some(2), "{told}");
     ensure!(
-        told.contains("allowedCidrs[0]") && told.contains("allowedCidrs[1]"),
+        told.contains("allowedCidrs[0]")
+            && told.contains("allowedCidrs[1]")
+            && told.contains("spec.replica: is no field"),
         "{told}"
     );
     Ok(())

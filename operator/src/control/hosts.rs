@@ -109,7 +109,7 @@ impl Hosts {
                 let Some(found) = kinds.into_iter().find(|kind| *kind == condition.type_) else {
                     continue;
                 };
-                if condition.status != "Unknown" && condition.status != kind::wanted(found) {
+                if condition.status != "Unknown" && kind::good(found) != Some(condition.status.as_str()) {
                     unwell.push((key.clone(), found, condition.reason.clone()));
                 }
             }

@@ -44,10 +44,11 @@ impl Load {
         Ok(report)
     }
 
-    /// The same, where no request may fail.
+    /// The same, where no request may fail or be refused: a refusal costs a host less than what it is measured at.
     pub(crate) async fn without_errors(&self, server: SocketAddr, site_key: &Path) -> Result<Report> {
         let report = self.on(server, site_key).await?;
         ensure!(report.errors.is_empty(), "requests failed: {:?}", report.errors);
+        ensure!(report.refused.is_empty(), "requests were refused: {:?}", report.refused);
         Ok(report)
     }
 }

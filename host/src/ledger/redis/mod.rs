@@ -66,6 +66,7 @@ pub(super) struct RedisLedger {
     scripts: Scripts,
     prefix: String,
     key: LedgerKey,
+    id: Uuid,
 }
 
 impl RedisLedger {
@@ -75,6 +76,7 @@ impl RedisLedger {
             link: Link::start(config),
             scripts: Scripts::new(),
             prefix: config.key_prefix.clone(),
+            id: id(config, &key),
             key,
         }
     }
@@ -296,7 +298,21 @@ impl RedisLedger {
     }
 }
 
+/// Nothing is stored for it, so it is known while Redis is away too. Replicas that reach one Redis by different addresses take
+/// it for different ledgers; those of one resource have the same configuration.
+fn id(config: &RedisConfig, key: &LedgerKey) -> Uuid {
+    let mut addresses = config.addresses.clone();
+    addresses.sort_unstable();
+    let master = config.sentinel.as_ref().map(|sentinel| &sentinel.master_name);
+    let store = (addresses, master, config.database, &config.key_prefix);
+    key.ledger(&format!("{store:?}"))
+}
+
 impl Ledger for RedisLedger {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
     fn count<'a>(&'a self, batch: &'a [Sighting]) -> BoxFuture<'a, Result<Vec<Verdict>, LedgerError>> {
         Box::pin(self.count_batch(batch))
     }
@@ -410,4 +426,36 @@ fn is_stream_id(cursor: &str) -> bool {
         && cursor
             .split_once('-')
             .is_some_and(|(ms, sequence)| numeric(ms) && numeric(sequence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_is_of_the_key_and_of_the_place_and_tells_neither() {
+        let key = LedgerKey::new(&[7; 32]);
+        let mut config = RedisConfig::standalone("redis:6379".to_owned());
+        config.addresses.push("other:6379".to_owned());
+        let first = id(&config, &key);
+        let mut same = config.clone();
+        same.addresses.reverse();
+        same.username = Some("okms".to_owned());
+        assert_eq!(
+            id(&same, &key),
+            first,
+            "the order of nodes and the user make no other ledger"
+        );
+        assert_ne!(id(&config, &LedgerKey::new(&[8; 32])), first);
+        let changes: [fn(&mut RedisConfig); 3] = [
+            |config| config.addresses.truncate(1),
+            |config| config.database = 1,
+            |config| config.key_prefix.push('x'),
+        ];
+        for change in changes {
+            let mut other = config.clone();
+            change(&mut other);
+            assert_ne!(id(&other, &key), first, "{other:?}");
+        }
+    }
 }
