@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::Result;
 use kms_host::admin::{Events, MOST_EVENTS};
 use kms_host::ledger::StoredEvent;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -67,12 +69,23 @@ async fn follow(mut ledgers: Ledgers<Admin>, mut events: Vec<StoredEvent>, forma
             line(format, event, &mut out)?;
         }
         interval.tick().await;
+        // Without an event nothing is written that could fail, and `| head` would wait for one.
+        if nobody_reads(&out) {
+            return Ok(());
+        }
         let look = ledgers.look().await;
         for error in look.failed {
             tracing::warn!("{error:#}; trying again");
         }
         events = look.events;
     }
+}
+
+/// Whether this is a pipe whose reader is gone.
+fn nobody_reads(out: &impl AsFd) -> bool {
+    let mut asked = [PollFd::new(out, PollFlags::empty())];
+    let polled = rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.is_ok() && asked.iter().any(|asked| asked.revents().contains(PollFlags::ERR))
 }
 
 /// Who can be asked for events.
