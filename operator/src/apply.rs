@@ -31,7 +31,7 @@ pub const HANDOVER_MANAGER: &str = "kms-operator-handover";
 
 /// A resource version that no object has: etcd's first revision is its own. The API server compares the one in an apply with
 /// the object's, so that an apply with this one makes an object, or conflicts with the one that is there.
-const VERSION_OF_NONE: &str = "1";
+pub(crate) const VERSION_OF_NONE: &str = "1";
 
 /// Annotation of children: hash of what was applied last.
 pub const APPLIED_ANNOTATION: &str = "officekms.io/applied";
@@ -331,7 +331,8 @@ impl Applier {
         }
         let replicas = json!({
             "apiVersion": wish.kind.api_version(), "kind": wish.kind.kind,
-            "metadata": {"name": wish.name, "namespace": namespace},
+            // With the version that was read: an autoscaler that is faster is not set back.
+            "metadata": {"name": wish.name, "namespace": namespace, "resourceVersion": live.metadata.resource_version},
             "spec": {"replicas": workload.wanted},
         });
         let params = PatchParams::apply(HANDOVER_MANAGER).force();

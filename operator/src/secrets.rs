@@ -133,7 +133,7 @@ impl Objects {
         }
     }
 
-    /// With what `before` has of that which is not there any more.
+    /// With what `before` has of that which is not there any more, or cannot be read now.
     #[must_use]
     pub fn or_else(mut self, before: &Self) -> Self {
         for (all, before) in [
@@ -141,7 +141,7 @@ impl Objects {
             (&mut self.config_maps, &before.config_maps),
         ] {
             for (name, read) in all {
-                if let (Ok(None), Some(Ok(Some(data)))) = (&*read, before.get(name)) {
+                if let (Ok(None) | Err(_), Some(Ok(Some(data)))) = (&*read, before.get(name)) {
                     *read = Ok(Some(data.clone()));
                 }
             }

@@ -14,7 +14,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::OfficeKmsHost;
 use crate::api::status::{Counts, Endpoint, OfficeKmsHostStatus, Summary};
-use crate::build;
 use crate::build::common::{Component, selector};
 use crate::conditions::{kind, reason};
 use crate::control::facts::{Service, Workload};
@@ -61,6 +60,8 @@ pub struct Sight {
     pub ledger: Option<Running>,
     /// Whether there is to be a managed ledger.
     pub managed_ledger: bool,
+    /// Whether people are to be called to it, since it has not been ready for long.
+    pub ledger_overdue: bool,
     /// The Service.
     pub service: Option<Service>,
     /// What goes on outside.
@@ -69,6 +70,15 @@ pub struct Sight {
     pub paused: bool,
     /// The Secret with generated keys, if it was seen.
     pub keys: Option<String>,
+}
+
+impl Sight {
+    /// Whether the managed ledger is ready, where there is to be one.
+    #[must_use]
+    pub fn ledger_is_ready(&self) -> bool {
+        let ready = |ledger: &Running| ledger.workload.ready >= ledger.workload.wanted;
+        !self.managed_ledger || self.ledger.as_ref().is_some_and(ready)
+    }
 }
 
 struct Verdict {
@@ -95,7 +105,7 @@ fn verdict(kind: &'static str, status: Option<bool>, reason: &str, message: impl
 #[must_use]
 pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsHostStatus {
     let before = host.status.clone().unwrap_or_default();
-    let ready = readiness(host, sight, now);
+    let ready = readiness(host, sight);
     let (at_work, stalled) = (!ready.done && !ready.stalled, ready.stalled);
     let mut verdicts = vec![
         verdict(kind::READY, Some(ready.done), ready.reason, ready.message.clone()),
@@ -172,7 +182,8 @@ pub fn status(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> OfficeKmsH
         counts,
         licensed_hosts: rows,
         dns,
-        generated_keys: build::secrets::keys(host).and_then(|_| sight.keys.clone().or(before.generated_keys)),
+        // Also while the spec names keys of its own: those that were generated may still open what was recorded.
+        generated_keys: sight.keys.clone().or(before.generated_keys),
         summary: None,
     };
     status.summary = Some(summary(host, workload, &status));

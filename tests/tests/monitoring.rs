@@ -84,6 +84,7 @@ fn alerts_and_the_dashboard_speak_of_metrics_and_conditions_that_there_are() {
         name: "kms".to_owned(),
     };
     operator.unwell(vec![(key, kms_operator::conditions::kind::READY, String::new())]);
+    operator.permission("list", "services", "office", false);
     operator.failed(kms_operator::conditions::reason::DEFECT);
     operator.reconciled("ready", std::time::Duration::ZERO);
     operator.wrote("Service", "apply");

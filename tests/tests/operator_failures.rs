@@ -103,6 +103,51 @@ async fn generated_keys_that_somebody_deletes_are_not_made_a_second_time() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_replaces_another_does_not_count_on_keys_that_go_with_it() -> Result<()> {
+    let test = "a_resource_that_replaces_another_does_not_count_on_keys_that_go_with_it";
+    let Some(story) = Story::begin(test).await? else {
+        return Ok(());
+    };
+    let rehearsal = || json!({"licensedHosts": null, "rehearsal": {}, "ledger": {"memory": {}}});
+    story.create("kms", rehearsal()).await?;
+    story.ready("kms").await?;
+    let secrets: Api<Secret> = Api::namespaced(story.client.clone(), NAMESPACE);
+    let before = secrets.get("kms-keys").await?.data;
+    story.hosts.delete("kms", &DeleteParams::default()).await?;
+    // Nobody collects yet what the first one owned.
+    story.create("kms", rehearsal()).await?;
+    becomes("it was looked at", async || {
+        let status = story.hosts.get("kms").await?.status;
+        Ok(status.is_some_and(|status| status.observed_generation == Some(1)))
+    })
+    .await?;
+    let known = story
+        .hosts
+        .get("kms")
+        .await?
+        .status
+        .and_then(|status| status.generated_keys);
+    assert_eq!(known, None, "they are not this one's");
+    for kind in &KINDS {
+        let api: Api<DynamicObject> = Api::namespaced_with(story.client.clone(), NAMESPACE, &kind.resource());
+        let of_kms = ListParams::default().labels("app.kubernetes.io/instance=kms");
+        if kind.absent.is_none() {
+            api.delete_collection(&DeleteParams::default(), &of_kms).await?;
+        }
+    }
+    story.ready("kms").await?;
+    let known = story
+        .hosts
+        .get("kms")
+        .await?
+        .status
+        .and_then(|status| status.generated_keys);
+    assert_eq!(known.as_deref(), Some("kms-keys"));
+    assert_ne!(secrets.get("kms-keys").await?.data, before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_happened_while_nothing_was_seen_is_found_even_if_the_past_is_forgotten() -> Result<()> {
     let test = "what_happened_while_nothing_was_seen_is_found_even_if_the_past_is_forgotten";
     let Some(plane) = cluster(test).await? else {

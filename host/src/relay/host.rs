@@ -86,10 +86,15 @@ pub struct LicensedHostStatus {
 }
 
 impl LicensedHostStatus {
-    /// Whether it answers, as far as is known: it gets its share of the clients.
+    /// Whether it does not answer: it is out of use, or has failed within `lately` and is to be tried.
     #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.health == "well"
+    pub fn is_silent(&self, lately: Duration) -> bool {
+        let failed = |failure: &LastFailure| Duration::from_secs(failure.seconds_ago) <= lately;
+        match self.health.as_str() {
+            "ejected" => true,
+            "trial" => self.last_failure.as_ref().is_some_and(failed),
+            _ => false,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The replicas' configuration as it is written for them: without what is at its default. An operator knows fields that an
 //! older host image refuses; it writes them when a spec asks for them, and not before. Nor does a new field with a default
-//! restart a pod.
+//! restart a pod. A field whose default changes is to be written for as long as hosts of the version before are supported.
 
 use kms_host::config::HostConfig;
 use serde_json::{Map, Value, json};

@@ -162,16 +162,18 @@ impl Outside {
             .unwrap_or_default();
         let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
         let (asked, every) = (host.clone(), self.every);
-        self.replicas.ask(&Key::of(host), about(&[json!(ready)]), move || {
-            Box::pin(async move {
-                let replicas = match ready {
-                    0 => Replicas::default(),
-                    // None that answered: whatever is in the way, they could not be asked.
-                    _ => replicas::ask(&asked, &slices).await.unwrap_or_default(),
-                };
-                (replicas, every)
+        let hosts = json!(host.spec.licensed_hosts);
+        self.replicas
+            .ask(&Key::of(host), about(&[json!(ready), hosts]), move || {
+                Box::pin(async move {
+                    let replicas = match ready {
+                        0 => Replicas::default(),
+                        // None that answered: whatever is in the way, they could not be asked.
+                        _ => replicas::ask(&asked, &slices).await.unwrap_or_default(),
+                    };
+                    (replicas, every)
+                })
             })
-        })
     }
 
     /// Forgets a resource that is gone.

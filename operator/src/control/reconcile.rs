@@ -432,7 +432,7 @@ impl<'a> Work<'a> {
         );
         self.troubles.sort_by_key(|trouble| !trouble.needs_people);
         let managed_ledger = references::is_managed(self.host);
-        let sight = Sight {
+        let mut sight = Sight {
             troubles: self.troubles.clone(),
             applied: self.settled,
             deployment: self.running("Deployment", &self.key.name),
@@ -442,6 +442,7 @@ impl<'a> Work<'a> {
                 None
             },
             managed_ledger,
+            ledger_overdue: false,
             service: service.and_then(|child| match child.facts {
                 Facts::Service(service) => Some(service),
                 _ => None,
@@ -450,6 +451,9 @@ impl<'a> Work<'a> {
             paused,
             keys: self.keys.clone(),
         };
+        let overdue = self.memory(|memory| memory.ledger_is_overdue(sight.ledger_is_ready(), Instant::now()));
+        // Whom people were called to once is not on its way again because the operator has restarted.
+        sight.ledger_overdue = overdue || status::is_stalled(self.host, reason::LEDGER_NOT_READY);
         let wanted = status::status(self.host, &sight, Timestamp::now());
         if status::is_written(self.host.status.as_ref(), &wanted) {
             self.memory(|memory| memory.say(wanted.clone()));

@@ -24,6 +24,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 const AT_A_TIME: usize = 8;
 /// Replicas that are asked at most.
 const MOST: usize = 100;
+/// A licensed host that is to show itself by its next answer is told as silent for so long after its last failure.
+const FAILED_LATELY: Duration = Duration::from_mins(5);
 /// Largest answer.
 const LARGEST: usize = 1024 * 1024;
 
@@ -51,7 +53,7 @@ pub struct Replicas {
 pub struct Silence {
     /// Where it is asked.
     pub address: String,
-    /// Replicas that sent it no clients, or one on trial, since it did not answer.
+    /// Replicas that it did not answer.
     pub replicas: usize,
     /// What the first of them said went wrong.
     pub why: Option<String>,
@@ -67,7 +69,7 @@ pub async fn ask(host: &OfficeKmsHost, slices: &Api<EndpointSlice>) -> Result<Re
     let client = HttpClient::builder(TokioExecutor::new()).build(HttpConnector::new());
     let asked = futures::stream::iter(addresses)
         .map(|address| one(&client, address))
-        .buffer_unordered(AT_A_TIME);
+        .buffered(AT_A_TIME);
     let answers: Vec<Option<Status>> = asked.collect().await;
     Ok(sum(answers.into_iter().flatten()))
 }
@@ -126,7 +128,7 @@ fn sum(answers: impl Iterator<Item = Status>) -> Replicas {
             replicas.clients = replicas.clients.max(Some(routing.distinct_clients));
         }
         for host in status.licensed_hosts {
-            if !host.is_well() {
+            if host.is_silent(FAILED_LATELY) {
                 let silence = replicas.silent.entry(host.name).or_insert_with(|| Silence {
                     address: host.address,
                     replicas: 0,
@@ -168,6 +170,8 @@ mod tests {
                 "failed": 0, "idleConnections": 0, "lastFailure": failure})
         };
         let refused = json!({"secondsAgo": 3, "error": "connection refused"});
+        // One that waits for a client to try it, which may be long in coming.
+        let long_ago = json!({"secondsAgo": 301, "error": "connection refused"});
         let seen = sum([
             replica(json!([
                 host("kms01", "well", refused.clone()),
@@ -177,6 +181,7 @@ mod tests {
                 host("kms01", "well", json!(null)),
                 host("kms02", "trial", refused)
             ])),
+            replica(json!([host("kms01", "trial", long_ago)])),
         ]
         .into_iter());
         let silence = Silence {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -83,7 +83,10 @@ pub async fn run(config: Config, options: Options, token: CancellationToken) -> 
             queue.clone(),
             Arc::clone(&turns),
         );
+        // One at a time: what is shown of resources is put together anew each time.
+        let one = Mutex::new(());
         Arc::new(move || {
+            let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
             for (condition, status, count) in hosts.conditions() {
                 metrics.condition(condition, status, count);
             }

@@ -18,6 +18,8 @@ const CALM: Duration = Duration::from_secs(25);
 /// How long what is missing may be on its way, as where all is applied in one go, before people are called; and how long
 /// watches may take to begin.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long a managed ledger may take to become ready before people are called: its volume and its image take their time.
+const LEDGER_STARTS: Duration = Duration::from_secs(600);
 /// How long what was read of Secrets is used, when all was well.
 const FRESH: Duration = Duration::from_secs(30);
 
@@ -28,6 +30,8 @@ pub(super) struct Memory {
     inputs: Option<(i64, Instant, Inputs)>,
     /// Since when something that the spec names is not there.
     lacking: Option<Instant>,
+    /// Since when its managed ledger is not ready.
+    ledger_waits: Option<Instant>,
     /// Since when it waits for the watches to show what there is.
     unseen: Option<Instant>,
     /// The generated Secrets whose owners are as this policy wants them.
@@ -103,6 +107,16 @@ impl Memory {
         now.saturating_duration_since(since) < GRACE
     }
 
+    /// Whether people are to be called to the managed ledger.
+    pub(super) fn ledger_is_overdue(&mut self, ready: bool, now: Instant) -> bool {
+        if ready {
+            self.ledger_waits = None;
+            return false;
+        }
+        let since = *self.ledger_waits.get_or_insert(now);
+        now.saturating_duration_since(since) >= LEDGER_STARTS
+    }
+
     /// Whether the owners of these generated Secrets are as `policy` wants them.
     pub(super) fn has_owned(&self, policy: DeletionPolicy, names: &[String]) -> bool {
         self.owned
@@ -136,6 +150,17 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_are_called_to_a_ledger_that_has_not_been_ready_for_ten_minutes() {
+        let (mut memory, begin) = (Memory::default(), Instant::now());
+        let after = |minutes: u64| begin + Duration::from_secs(60 * minutes);
+        assert!(!memory.ledger_is_overdue(false, begin));
+        assert!(!memory.ledger_is_overdue(false, after(9)));
+        assert!(memory.ledger_is_overdue(false, after(10)));
+        assert!(!memory.ledger_is_overdue(true, after(11)));
+        assert!(!memory.ledger_is_overdue(false, after(12)), "it has its time again");
+    }
 
     #[test]
     fn a_few_repairs_are_none_and_many_are_a_fight_that_ends() {

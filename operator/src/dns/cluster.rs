@@ -19,6 +19,7 @@ use super::session::Session;
 use super::target::{ServiceFacts, facts};
 use super::withdraw::{Cleaned, clean_up};
 use crate::api::{DeletionPolicy, OfficeKmsHost};
+use crate::apply::VERSION_OF_NONE;
 use crate::looks::{Key, Looks, Seen, Wake, about};
 use crate::secrets::ReadSecrets;
 
@@ -32,7 +33,8 @@ const INSTANCE: &str = "app.kubernetes.io/instance";
 #[derive(Debug, thiserror::Error)]
 enum EndpointError {
     #[error(
-        "the DNSEndpoint {0} belongs to somebody else and is left as it is: remove it, or give this resource another name"
+        "the DNSEndpoint {0} belongs to somebody else and is left as it is: remove it, or give this resource another name \
+         (that of a deleted resource of this name goes by itself)"
     )]
     Taken(String),
     #[error("the kind DNSEndpoint is not there: install external-dns with its CRD")]
@@ -46,6 +48,22 @@ impl From<kube::Error> for EndpointError {
         match error {
             kube::Error::Api(status) if status.code == 404 => Self::NoKind,
             other => Self::Refused(other),
+        }
+    }
+}
+
+/// A DNSEndpoint that is not as it should be, or all of a resource.
+struct Failure {
+    /// Its name; none when it concerns all.
+    name: Option<String>,
+    error: EndpointError,
+}
+
+impl Failure {
+    fn of(name: Option<String>, error: kube::Error) -> Self {
+        Self {
+            name,
+            error: error.into(),
         }
     }
 }
@@ -137,22 +155,18 @@ impl Zones {
         session: &Session,
     ) -> Outcome {
         let mut outcome = visit(host, service, secrets, session, &self.limits, Timestamp::now()).await;
-        if let Err(error) = self.endpoints(host, &outcome.endpoints, &outcome.kept_endpoints).await {
-            tracing::warn!(object.ref = %Key::of(host).name, error = %error, "DNSEndpoints could not be applied");
-            outcome.failed_endpoints(&error.to_string());
+        for failure in self.endpoints(host, &outcome.endpoints, &outcome.kept_endpoints).await {
+            let Failure { name, error } = failure;
+            tracing::warn!(object.ref = %Key::of(host).name, name, error = %error, "a DNSEndpoint could not be applied");
+            outcome.failed_endpoint(host, name.as_deref(), &error.to_string());
             outcome.again_in = outcome.again_in.min(Duration::from_secs(30));
         }
         outcome
     }
 
     /// Brings the DNSEndpoints of a resource to what is wanted; writes nothing when they are so. Those of the names in `kept`
-    /// are left alone.
-    async fn endpoints(
-        &self,
-        host: &OfficeKmsHost,
-        wanted: &[Value],
-        kept: &BTreeSet<String>,
-    ) -> Result<(), EndpointError> {
+    /// are left alone. One that fails holds up no other.
+    async fn endpoints(&self, host: &OfficeKmsHost, wanted: &[Value], kept: &BTreeSet<String>) -> Vec<Failure> {
         let uses = host
             .spec
             .dns
@@ -162,36 +176,28 @@ impl Zones {
         let used = host.status.iter().flat_map(|status| &status.dns);
         let mut used = used.filter_map(|row| row.publisher.as_deref());
         if !uses && !used.any(|publisher| publisher == "dnsEndpoint") {
-            return Ok(());
+            return Vec::new();
         }
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("externaldns.k8s.io", "v1alpha1", "DNSEndpoint"));
         let namespace = host.namespace().unwrap_or_default();
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
         let name = host.name_any();
         let ours = ListParams::default().labels(&format!("{INSTANCE}={name},{}={}", COMPONENT.0, COMPONENT.1));
-        let live = api.list(&ours).await?;
-        let mut keep = kept.clone();
+        let live = match api.list(&ours).await {
+            Ok(live) => live,
+            Err(error) => return vec![Failure::of(None, error)],
+        };
+        let (mut keep, mut failures) = (kept.clone(), Vec::new());
         for object in wanted {
             let object = labelled(host, object);
             let text = object.pointer("/metadata/name").and_then(Value::as_str);
             let name = text.unwrap_or_default().to_owned();
-            let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
             let there = live.items.iter().find(|live| live.name_any() == name);
-            let same = there.is_some_and(|live| {
-                live.data.get("spec") == object.get("spec")
-                    && holds(&json!(live.metadata.labels), &labels)
-                    && owns(host, &live.metadata) == goes_with(host)
-            });
-            if !same {
-                let there = match there {
-                    Some(live) => Some(live.metadata.clone()),
-                    None => api.get_metadata_opt(&name).await?.map(|live| live.metadata),
-                };
-                if there.is_some_and(|there| !is_ours(host, &there)) {
-                    return Err(EndpointError::Taken(name));
-                }
-                let forced = PatchParams::apply(MANAGER).force();
-                api.patch(&name, &forced, &Patch::Apply(&object)).await?;
+            if let Err(error) = put(&api, host, &name, object, there).await {
+                failures.push(Failure {
+                    name: Some(name.clone()),
+                    error,
+                });
             }
             keep.insert(name);
         }
@@ -203,12 +209,47 @@ impl Zones {
             });
             match api.delete(&gone.name_any(), &that_one).await {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => failures.push(Failure::of(None, error)),
                 Ok(_) => {}
             }
         }
-        Ok(())
+        failures
     }
+}
+
+/// Brings one DNSEndpoint to what is wanted. `there` is what is known of it.
+async fn put(
+    api: &Api<DynamicObject>,
+    host: &OfficeKmsHost,
+    name: &str,
+    mut object: Value,
+    there: Option<&DynamicObject>,
+) -> Result<(), EndpointError> {
+    let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
+    let same = there.is_some_and(|live| {
+        live.data.get("spec") == object.get("spec")
+            && holds(&json!(live.metadata.labels), &labels)
+            && owns(host, &live.metadata) == goes_with(host)
+    });
+    if same {
+        return Ok(());
+    }
+    let there = match there {
+        Some(live) => Some(live.metadata.clone()),
+        None => api.get_metadata_opt(name).await?.map(|live| live.metadata),
+    };
+    if there.as_ref().is_some_and(|there| !is_ours(host, there)) {
+        return Err(EndpointError::Taken(name.to_owned()));
+    }
+    // With the version that was seen: what somebody else makes at this moment is not taken over either.
+    let version = there.and_then(|there| there.resource_version);
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let version = version.unwrap_or_else(|| VERSION_OF_NONE.to_owned());
+        metadata.insert("resourceVersion".to_owned(), json!(version));
+    }
+    let forced = PatchParams::apply(MANAGER).force();
+    api.patch(name, &forced, &Patch::Apply(&object)).await?;
+    Ok(())
 }
 
 /// The object with the labels of our children and, unless records are to stay, its owner.

@@ -86,7 +86,7 @@ pub async fn visit(
     let stored: &[ZoneStatus] = host.status.as_ref().map_or(&[], |status| &status.dns);
     let spec = host.spec.dns.as_ref();
     let objects = Objects::read(secrets, &input::names(spec, stored)).await;
-    session.credentials().clone_from(&objects);
+    session.remember(&objects);
     let held = |mark: &str| session.held_back(mark, now);
     let mut candidates = Vec::new();
     if let Some(dns) = spec {
@@ -229,13 +229,13 @@ pub async fn visit(
 }
 
 impl Outcome {
-    /// Notes that external-dns' objects could not be applied.
-    pub(super) fn failed_endpoints(&mut self, why: &str) {
-        for row in self
-            .rows
-            .iter_mut()
-            .filter(|row| row.publisher.as_deref() == Some("dnsEndpoint"))
-        {
+    /// Notes that an object for external-dns could not be applied, or none could when no `name` is given.
+    pub(super) fn failed_endpoint(&mut self, host: &OfficeKmsHost, name: Option<&str>, why: &str) {
+        let concerned = |row: &&mut ZoneStatus| {
+            row.publisher.as_deref() == Some("dnsEndpoint")
+                && name.is_none_or(|name| endpoint_name(host, &row.zone) == name)
+        };
+        for row in self.rows.iter_mut().filter(concerned) {
             row.verified = false;
             row.verified_at = None;
             row.message = Some(short(why));

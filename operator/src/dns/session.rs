@@ -23,13 +23,19 @@ const MOST_TURNS: usize = 127;
 pub struct Session {
     refused: Mutex<BTreeMap<String, Timestamp>>,
     turns: Mutex<Vec<(Vec<ServerAddress>, Turn)>>,
-    /// The credentials with which records were looked at last: in a namespace that ends, their Secret may go before the
+    /// The credentials of the last looks: in a namespace that ends, their Secret may go before the
     /// records can.
     credentials: Mutex<Objects>,
 }
 
 impl Session {
-    /// The credentials of the last look.
+    /// Keeps credentials, and those of earlier looks of which nothing is left.
+    pub(super) fn remember(&self, objects: &Objects) {
+        let mut known = self.credentials();
+        *known = objects.clone().or_else(&known);
+    }
+
+    /// The credentials of the last looks.
     pub(super) fn credentials(&self) -> MutexGuard<'_, Objects> {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }

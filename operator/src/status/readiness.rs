@@ -1,15 +1,10 @@
 //! Whether clients are answered as the spec says, whether the operator is at work, or only people can go on. Pure.
 
-use jiff::{SignedDuration, Timestamp};
-
-use super::{Running, Sight};
+use super::Sight;
 use crate::api::OfficeKmsHost;
 use crate::build::names;
 use crate::build::redis::DATA;
 use crate::conditions::{kind, reason};
-
-/// Before people are called to a managed ledger that is not ready: its volume and its image may take their time.
-const LEDGER_STARTS: SignedDuration = SignedDuration::from_mins(10);
 
 pub(super) struct Readiness {
     pub(super) done: bool,
@@ -18,7 +13,7 @@ pub(super) struct Readiness {
     pub(super) message: String,
 }
 
-pub(super) fn readiness(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> Readiness {
+pub(super) fn readiness(host: &OfficeKmsHost, sight: &Sight) -> Readiness {
     let is = |done, stalled, reason, message: String| Readiness {
         done,
         stalled,
@@ -102,13 +97,12 @@ pub(super) fn readiness(host: &OfficeKmsHost, sight: &Sight, now: Timestamp) -> 
         return is(false, false, reason, message);
     }
     // Relays answer without it; a rehearsal host does not.
-    if !managed_ledger_is_ready(sight) && host.spec.rehearsal.is_some() {
+    if !sight.ledger_is_ready() && host.spec.rehearsal.is_some() {
         let message = format!(
             "the managed ledger is not ready, and a rehearsal host needs it: {}",
             look_at_ledger(host)
         );
-        let overdue = unready_since(host).is_some_and(|since| now.duration_since(since) >= LEDGER_STARTS);
-        return is(false, overdue, reason::LEDGER_NOT_READY, message);
+        return is(false, sight.ledger_overdue, reason::LEDGER_NOT_READY, message);
     }
     if let Some(why) = sight.outside.replicas.as_ref().and_then(|seen| seen.reload.as_ref()) {
         let message = format!(
@@ -156,19 +150,7 @@ pub(super) fn is_behind(host: &OfficeKmsHost) -> bool {
     before.observed_generation != host.metadata.generation || !carried_out
 }
 
-pub(super) fn managed_ledger_is_ready(sight: &Sight) -> bool {
-    let ready = |ledger: &Running| ledger.workload.ready >= ledger.workload.wanted;
-    !sight.managed_ledger || sight.ledger.as_ref().is_some_and(ready)
-}
-
 pub(super) fn look_at_ledger(host: &OfficeKmsHost) -> String {
     let redis = names::redis(host);
     format!("look at the pod {redis}-0, its events and log, and at its volume claim {DATA}-{redis}-0")
-}
-
-/// Since when the stored status says that the resource is not ready.
-fn unready_since(host: &OfficeKmsHost) -> Option<Timestamp> {
-    let mut conditions = host.status.iter().flat_map(|status| &status.conditions);
-    let ready = conditions.find(|condition| condition.type_ == kind::READY && condition.status == "False")?;
-    Some(ready.last_transition_time.0)
 }

@@ -175,7 +175,8 @@ fn a_licensed_host_that_replicas_get_no_answers_of_is_named() {
         (silent.status.as_str(), silent.reason.as_str()),
         ("False", reason::HOST_SILENT)
     );
-    let told = "kms01 (kms01.example.com:1688) does not answer 1 of 2 replicas: connection refused";
+    let told =
+        "replicas get no answer of kms01 (kms01.example.com:1688): kms01, at 1 of 2 replicas: connection refused;";
     assert!(silent.message.starts_with(told), "{}", silent.message);
     let ready = status(&host(), &seen, at(1));
     assert_eq!(find(&ready, "Ready").status, "True", "the others answer");
@@ -196,6 +197,21 @@ fn a_licensed_host_that_replicas_get_no_answers_of_is_named() {
             .any(|notice| notice.warning && notice.reason == reason::HOST_SILENT)
     );
 
+    // The same hosts for another reason are no news.
+    let mut stored = host();
+    stored.status = Some(ready);
+    let mut another = |name: &str| {
+        let silence = Silence {
+            address: format!("{name}.example.com:1688"),
+            replicas: 2,
+            why: Some("timed out".into()),
+        };
+        seen.outside.replicas = replicas([(name.to_owned(), silence)].into());
+        find(&status(&stored, &seen, at(2)), "HostsAnswer").message.clone()
+    };
+    assert_eq!(another("kms01"), silent.message);
+    assert!(another("kms02").contains("at 2 of 2 replicas: timed out"));
+
     let mut rehearsal = host();
     rehearsal.spec.licensed_hosts = None;
     rehearsal.spec.rehearsal = Some(Default::default());
@@ -214,10 +230,9 @@ fn people_are_called_to_a_managed_ledger_that_does_not_start() {
     assert_eq!(find(&first, "Ready").reason, reason::LEDGER_NOT_READY);
     assert!(find(&first, "Ready").message.contains("pod kms-redis-0"));
     assert!(find(&first, "Ready").message.contains("claim data-kms-redis-0"));
-    host.status = Some(first);
-    let minutes = |minutes: i64| words(&status(&host, &seen, at(1 + 60 * minutes)));
-    assert_eq!(minutes(9), ["False", "True", "False"]);
-    assert_eq!(minutes(10), ["False", "False", "True"]);
+    assert_eq!(words(&first), ["False", "True", "False"]);
+    seen.ledger_overdue = true;
+    assert_eq!(words(&status(&host, &seen, at(2))), ["False", "False", "True"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is said of a resource beside its readiness: replicas, ledger, licensed hosts, zones. Pure.
 
-use super::readiness::{look_at_ledger, managed_ledger_is_ready};
+use super::readiness::look_at_ledger;
 use super::{Sight, Verdict, verdict};
 use crate::api::OfficeKmsHost;
 use crate::conditions::{kind, reason};
@@ -28,7 +28,7 @@ pub(super) fn ledger(host: &OfficeKmsHost, sight: &Sight) -> Verdict {
                     "{count} of {} replicas do not reach the ledger: {why}",
                     replicas.answered
                 );
-                if !managed_ledger_is_ready(sight) {
+                if !sight.ledger_is_ready() {
                     message = format!("{message}; it is not ready: {}", look_at_ledger(host));
                 }
                 verdict(kind::LEDGER_READY, Some(false), reason::LEDGER_UNREACHABLE, message)
@@ -52,18 +52,25 @@ pub(super) fn answering(host: &OfficeKmsHost, sight: &Sight) -> Option<Verdict> 
     if replicas.silent.is_empty() {
         return Some(verdict(kind::HOSTS_ANSWER, Some(true), reason::EVERY_HOST_ANSWERS, ""));
     }
-    let told: Vec<String> = replicas
-        .silent
-        .iter()
-        .map(|(name, silence)| {
-            let why = silence.why.as_deref().unwrap_or("no answer");
-            let (of, answered, address) = (silence.replicas, replicas.answered, &silence.address);
-            format!("{name} ({address}) does not answer {of} of {answered} replicas: {why}")
-        })
+    let silent = replicas.silent.iter();
+    let names: Vec<String> = silent
+        .map(|(name, silence)| format!("{name} ({})", silence.address))
         .collect();
-    let message = format!(
-        "{}; is it on, is its KMS port open to the pods, does the service sppsvc run?",
-        told.join("; ")
+    let head = format!("replicas get no answer of {}: ", names.join(", "));
+    // What is said of the same hosts stands: how many replicas and which error may be others at each look.
+    let mut stored = host.status.iter().flat_map(|status| &status.conditions);
+    let stood = stored.find(|condition| condition.type_ == kind::HOSTS_ANSWER && condition.message.starts_with(&head));
+    let message = stood.map_or_else(
+        || {
+            let told = replicas.silent.iter().map(|(name, silence)| {
+                let why = silence.why.as_deref().unwrap_or("no answer");
+                let (of, answered) = (silence.replicas, replicas.answered);
+                format!("{name}, at {of} of {answered} replicas: {why}")
+            });
+            let told = told.collect::<Vec<_>>().join("; ");
+            format!("{head}{told}; is it on, is its KMS port open to the pods, does its service sppsvc run?")
+        },
+        |stood| stood.message.clone(),
     );
     Some(verdict(kind::HOSTS_ANSWER, Some(false), reason::HOST_SILENT, message))
 }

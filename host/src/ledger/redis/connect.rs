@@ -87,22 +87,21 @@ impl Connector {
     /// One attempt, of bounded length. Tries the password that the file holds now, then the one that worked before: in
     /// a rotation either may be the one that the server takes.
     pub(super) async fn connect(&mut self) -> RedisResult<Connection> {
-        let now = read_password(self.config.password_file.as_deref())?;
-        let before = self.worked.take();
-        let first = self.attempt(now.as_ref()).await;
-        let refused = match first {
-            Ok(connection) => {
-                self.worked = now;
-                return Ok(connection);
-            }
-            Err(refused) => refused,
+        let refused = match read_password(self.config.password_file.as_deref()) {
+            Ok(now) => match self.attempt(now.as_ref()).await {
+                Ok(connection) => {
+                    self.worked = now;
+                    return Ok(connection);
+                }
+                Err(refused) if is_same(now.as_ref(), self.worked.as_ref()) => return Err(refused),
+                Err(refused) => refused,
+            },
+            // It may be written at this moment.
+            Err(unreadable) => unreadable,
         };
-        self.worked = before;
         match &self.worked {
-            Some(before) if now.is_none_or(|now| now.expose_secret() != before.expose_secret()) => {
-                self.attempt(self.worked.as_ref()).await.map_err(|_| refused)
-            }
-            _ => Err(refused),
+            Some(before) => self.attempt(Some(before)).await.map_err(|_| refused),
+            None => Err(refused),
         }
     }
 
@@ -276,6 +275,12 @@ impl AsyncDNSResolver for Elsewhere {
 }
 
 /// The library's name is not sent: that would need one more right of the ACL user.
+/// Whether both are there and the same.
+fn is_same(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
+    one.zip(other)
+        .is_some_and(|(one, other)| one.expose_secret() == other.expose_secret())
+}
+
 fn login(username: Option<&str>, password: Option<&SecretString>) -> RedisConnectionInfo {
     let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
     if let Some(username) = username {

@@ -9,19 +9,25 @@ use serde_json::json;
 
 use super::Work;
 use crate::apply::{ApplyError, FIELD_MANAGER, Verb};
-use crate::build::{self, Inputs, references};
+use crate::build::{self, Inputs, names, references};
 use crate::conditions::reason;
 use crate::control::secrets::FromCluster;
 use crate::kinds::SECRET;
 use crate::secrets::Objects;
 use crate::status;
 
+/// What a key looks like.
+const FORM: &str = "each 64 hex digits as `openssl rand -hex 32` prints them";
+
 /// What to do about generated keys that somebody deleted.
 fn lost(secret: &str, keys: &[&str]) -> String {
+    let refused = match keys.contains(&names::SITE_KEY) {
+        true => ", and rehearsal clients would be refused",
+        false => "",
+    };
     format!(
         "the Secret {secret} with the keys that were generated for this resource is gone, and keys are never made a second \
-         time: what the ledger holds could not be read, and rehearsal clients would be refused; restore it, or create it with \
-         new keys of 64 hex digits each ({})",
+         time: what the ledger holds could not be read{refused}; restore it, or create it with new keys ({}), {FORM}",
         keys.join(", ")
     )
 }
@@ -34,7 +40,7 @@ impl Work<'_> {
             self.keys = build::secrets::keys(self.host);
             return Some(inputs);
         }
-        let secrets = FromCluster::new(&self.context.client, &self.key.namespace);
+        let secrets = FromCluster::new(&self.context.client, &self.key.namespace).of(&self.uid());
         let names = references::names(self.host);
         let mut objects = Objects::read(&secrets, &names).await;
         let missing = build::secrets::missing(self.host, &objects);
@@ -78,12 +84,16 @@ impl Work<'_> {
             }
             Err(problems) => {
                 let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let mut told = told.join("; ");
+                if build::secrets::keys(self.host).is_some_and(|keys| objects.has_secret(&keys)) {
+                    told = format!("{told} (keys: {FORM})");
+                }
                 // What people were called for once is not on its way again because the operator has restarted.
                 let comes = objects.lacks_any()
                     && !status::is_stalled(self.host, reason::MISSING_REFERENCE)
                     && self.memory(|memory| memory.may_come(Instant::now()));
                 self.settled = false;
-                self.trouble(reason::MISSING_REFERENCE, told.join("; "), !comes);
+                self.trouble(reason::MISSING_REFERENCE, told, !comes);
                 None
             }
         }
