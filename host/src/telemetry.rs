@@ -80,13 +80,16 @@ impl Quiet {
     }
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. A cause that the error before it has told already is not told again.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         source = cause.source();
     }
     text
@@ -95,6 +98,26 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{says}")]
+        struct Failed {
+            says: &'static str,
+            source: Option<Box<Failed>>,
+        }
+        let failed = |says, source: Option<Failed>| Failed {
+            says,
+            source: source.map(Box::new),
+        };
+        let refused = failed("connection refused", None);
+        let redis = failed("no answer: connection refused", Some(refused));
+        assert_eq!(
+            chain(&failed("the ledger is away", Some(redis))),
+            "the ledger is away: no answer: connection refused"
+        );
+    }
 
     #[test]
     fn one_line_passes_and_says_how_many_did_not() {

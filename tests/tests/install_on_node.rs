@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -218,6 +218,20 @@ impl Cluster {
         );
         let said = self.kmsctl(&["explain-route", "192.0.2.9", "kms", "-n", TRIAL])?;
         ensure!(said.contains("stand-in"), "explain-route: {said}");
+        for condition in ["HostsAnswer", "Ready"] {
+            self.kubectl(&format!(
+                "-n {TRIAL} wait --for=condition={condition} officekmshost/kms {PATIENCE}"
+            ))?;
+        }
+        // What the replicas see is asked through the API server, as a client of the cluster must. Its ledger may have found no
+        // second volume, which the status does not pass over.
+        let said = self.kmsctl_at(&["status", "kms", "-n", TRIAL])?;
+        let said = String::from_utf8(said.stdout)?;
+        let row = said.lines().find(|line| line.contains("stand-in")).unwrap_or_default();
+        ensure!(
+            row.contains("well") && (row.contains("active") || row.contains("warming")),
+            "status: {said}"
+        );
         self.kubectl(&format!("-n {TRIAL} delete officekmshosts stand-in kms {PATIENCE}"))?;
         Ok(())
     }
@@ -413,10 +427,7 @@ spec:
 
     /// Runs kmsctl, which was built beside this test.
     fn kmsctl(&self, arguments: &[&str]) -> Result<String> {
-        let said = Command::new(path("kmsctl")?)
-            .args(arguments)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .output()?;
+        let said = self.kmsctl_at(arguments)?;
         let out = String::from_utf8(said.stdout)?;
         let error = String::from_utf8_lossy(&said.stderr);
         ensure!(
@@ -425,6 +436,11 @@ spec:
             said.status
         );
         Ok(out)
+    }
+
+    fn kmsctl_at(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(path("kmsctl")?);
+        Ok(command.args(arguments).env("KUBECONFIG", &self.kubeconfig).output()?)
     }
 
     /// Runs kmsctl as `kubectl officekms`.

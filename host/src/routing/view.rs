@@ -13,7 +13,8 @@ use super::fleet::{DistinctClients, Fleet, Health, HostSetup};
 use super::known::{Answered, Known};
 use super::reason::{HostState, Knowledge};
 use crate::config::LicensedHostConfig;
-use crate::ledger::{HostFact, HostName, Ledger, LedgerError, Millis, Pseudonym, RoutesRead};
+use crate::ledger::{HostFact, HostName, Ledger, Millis, Pseudonym, RoutesRead};
+use crate::telemetry::chain;
 
 /// How long a read of the ledger may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -266,17 +267,6 @@ async fn read(view: &View, ledger: &dyn Ledger, now: Millis) -> Result<(), Strin
     let read = read.map_err(|_| format!("no answer within {} s", READ_TIMEOUT.as_secs()))?;
     view.absorb(read.map_err(|error| chain(&error))?, since, now);
     Ok(())
-}
-
-fn chain(error: &LedgerError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -158,15 +158,3 @@ pub fn is_paused(host: &OfficeKmsHost) -> bool {
         .and_then(|all| all.get(PAUSED_ANNOTATION))
         .is_some_and(|value| value == "true")
 }
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

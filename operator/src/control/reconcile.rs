@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kms_host::telemetry::chain;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
@@ -21,7 +22,7 @@ use super::outside::Seen;
 use super::queue::{Cause, Key, Next};
 use super::upgrade::{self, Made};
 use super::upkeep::Memory;
-use super::{Context, chain, is_paused};
+use super::{Context, is_paused};
 use crate::api::{OfficeKmsHost, OfficeKmsHostStatus};
 use crate::apply::{ApplyError, Done, FIELD_MANAGER, Verb, Wish};
 use crate::build::{self, Inputs, names, references};

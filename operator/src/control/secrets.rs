@@ -3,9 +3,9 @@
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kms_host::telemetry::chain;
 use kube::{Api, Client};
 
-use super::chain;
 use crate::api::GROUP;
 use crate::apply::{ApplyError, Verb};
 use crate::kinds::{CONFIG_MAP, ChildKind, HOST, SECRET};

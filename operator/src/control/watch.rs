@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt as _, TryStream};
+use kms_host::telemetry::chain;
 use kube::Api;
 use kube::api::DynamicObject;
 use kube::core::ApiResource;
@@ -14,7 +15,7 @@ use kube::runtime::watcher::{self, Event};
 use super::facts::Facts;
 use super::hosts;
 use super::queue::{Cause, Key};
-use super::{Context, chain, unreadable};
+use super::{Context, unreadable};
 use crate::api::OfficeKmsHost;
 use crate::apply::{ApplyError, Verb};
 use crate::build::common::MANAGED_BY;

@@ -12,6 +12,7 @@ use kms_dns::publisher::{PublishError, Publisher, publish, standing, withdraw};
 use kms_dns::records::Desired;
 use kms_dns::rfc2136::{Rfc2136, ServerAddress};
 use kms_dns::verify::{Authority, State, Verification, authorities, verify};
+use kms_host::telemetry::chain;
 use tokio::time::timeout;
 
 use super::presence::Action;
@@ -340,18 +341,6 @@ async fn addresses(servers: &[ServerAddress]) -> Result<Vec<Authority>, String> 
         known.extend(found.map_err(|error| chain(&error))?.into_iter().map(Authority::from));
     }
     Ok(known)
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kms_host::ledger::{Event, Ledger, LedgerError, Millis};
+use kms_host::telemetry::chain;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
@@ -472,20 +473,6 @@ impl Visited {
         let message = chain(error).chars().take(1024).collect();
         self.row.outcome = Outcome::Failed { reason, message };
     }
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        source = cause.source();
-    }
-    message
 }
 
 /// Recognises a change of endpoint or account.

@@ -1,5 +1,6 @@
 //! The end of a resource, which waits as long as something of it is outside of the cluster.
 
+use kms_host::telemetry::chain;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
@@ -7,7 +8,6 @@ use serde_json::json;
 use super::{ON_ITS_WAY, TOGETHER, Work};
 use crate::api::OfficeKmsHost;
 use crate::apply::{ApplyError, Verb};
-use crate::control::chain;
 use crate::control::outside::{Seen, has_zones};
 use crate::control::queue::Next;
 use crate::dns::resource::FINALIZER;
