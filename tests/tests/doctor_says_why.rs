@@ -159,7 +159,12 @@ async fn doctor_names_what_is_missing_until_nothing_is() -> Result<()> {
     }
     let config = build::host_config(&host, &build::Place::pod(&host));
     let inputs = build::Inputs::unread();
-    let deployment = build::deployment::build(&host, &config, &Default::default(), &inputs)?;
+    let deployment = build::deployment::build(
+        &host,
+        &build::config_map::Written::new(&config)?,
+        &Default::default(),
+        &inputs,
+    );
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), "default");
     deployments.create(&PostParams::default(), &deployment).await?;
     let ready = json!({"status": {"replicas": 2, "readyReplicas": 2}});

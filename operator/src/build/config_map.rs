@@ -13,38 +13,48 @@ use crate::api::OfficeKmsHost;
 /// Key, and name of the file, of the configuration.
 pub const FILE: &str = "host.yaml";
 
-/// The ConfigMap that holds `config`.
-///
-/// # Errors
-/// When the configuration can't be written as YAML.
-pub fn build(host: &OfficeKmsHost, config: &HostConfig) -> Result<ConfigMap, BuildError> {
-    let brief = brief(config).map_err(BuildError::Brief)?;
-    let text = serde_saphyr::to_string(&brief).map_err(BuildError::Config)?;
-    Ok(ConfigMap {
-        metadata: metadata(host, names::config(host), Component::Host),
-        data: Some([(FILE.to_owned(), text)].into()),
-        ..ConfigMap::default()
-    })
+/// A configuration as it is written for replicas.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The text of the file.
+    text: String,
+    /// A digest of what a running replica can't take over from a changed file ([`HostConfig::fixed`]): pods with the same digest
+    /// need no restart. The name is not in it, as each pod has its own.
+    pub restart_digest: String,
 }
 
-/// A digest of what a running replica can't take over from a changed file ([`HostConfig::fixed`]): pods with the same digest
-/// need no restart. The name is not in it, as each pod has its own.
-///
-/// # Errors
-/// When the configuration can't be written.
-pub fn restart_digest(config: &HostConfig) -> Result<String, BuildError> {
-    let brief = brief(config).map_err(BuildError::Brief)?;
-    let mut digest = Sha256::new();
-    for (field, value) in config.fixed().iter().filter(|(field, _)| *field != "name") {
-        // Of a section, what is written: a field that a later version adds is no reason to restart.
-        let written = if value.is_object() {
-            brief.get(field)
-        } else {
-            Some(value)
-        };
-        digest.update(format!("{field}: {}\n", written.unwrap_or(&Value::Null)));
+impl Written {
+    /// Writes `config`.
+    ///
+    /// # Errors
+    /// When it can't be written as YAML.
+    pub fn new(config: &HostConfig) -> Result<Self, BuildError> {
+        let brief = brief(config).map_err(BuildError::Brief)?;
+        let mut digest = Sha256::new();
+        for (field, value) in config.fixed().iter().filter(|(field, _)| *field != "name") {
+            // Of a section, what is written: a field that a later version adds is no reason to restart.
+            let written = if value.is_object() {
+                brief.get(field)
+            } else {
+                Some(value)
+            };
+            digest.update(format!("{field}: {}\n", written.unwrap_or(&Value::Null)));
+        }
+        Ok(Self {
+            text: serde_saphyr::to_string(&brief).map_err(BuildError::Config)?,
+            restart_digest: short_digest(&digest.finalize()),
+        })
     }
-    Ok(short_digest(&digest.finalize()))
+}
+
+/// The ConfigMap that holds the configuration.
+#[must_use]
+pub fn build(host: &OfficeKmsHost, config: &Written) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(host, names::config(host), Component::Host),
+        data: Some([(FILE.to_owned(), config.text.clone())].into()),
+        ..ConfigMap::default()
+    }
 }
 
 /// 64 bits of a digest: enough to see a change.

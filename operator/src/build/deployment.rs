@@ -11,15 +11,16 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kms_host::config::{ADMIN_PORT, HostConfig, KMS_PORT};
+use kms_host::config::{ADMIN_PORT, KMS_PORT};
 use kube::ResourceExt as _;
 
 use super::common::{
     Component, Patience, container, labels, pod_security, pull_secrets, select, with, workload_metadata,
 };
+use super::config_map::Written;
 use super::references::{Kind, Reference};
 use super::service::{ADMIN, KMS, MANAGEMENT};
-use super::{BuildError, Inputs, MANAGEMENT_PORT, SECRETS_DIRECTORY, config_map, drain, names, references, scaling};
+use super::{Inputs, MANAGEMENT_PORT, SECRETS_DIRECTORY, config_map, drain, names, references, scaling};
 use crate::api::{self, OfficeKmsHost};
 use crate::settings::Settings;
 
@@ -35,17 +36,10 @@ const CONFIG_DIRECTORY: &str = "/etc/officekms/config";
 const READ_ONLY: i32 = 0o444;
 
 /// The Deployment.
-///
-/// # Errors
-/// When the configuration can't be digested.
-pub fn build(
-    host: &OfficeKmsHost,
-    config: &HostConfig,
-    settings: &Settings,
-    inputs: &Inputs,
-) -> Result<Deployment, BuildError> {
+#[must_use]
+pub fn build(host: &OfficeKmsHost, config: &Written, settings: &Settings, inputs: &Inputs) -> Deployment {
     let own_image = host.spec.pod.as_ref().and_then(|pod| pod.image.as_deref());
-    Ok(Deployment {
+    Deployment {
         metadata: workload_metadata(host, host.name_any(), Component::Host, own_image, &settings.host_image),
         spec: Some(DeploymentSpec {
             replicas: scaling::replicas(host),
@@ -54,13 +48,13 @@ pub fn build(
             min_ready_seconds: Some(5),
             revision_history_limit: Some(3),
             template: PodTemplateSpec {
-                metadata: Some(template_metadata(host, config, inputs)?),
+                metadata: Some(template_metadata(host, config, inputs)),
                 spec: Some(pod(host, settings)),
             },
             ..DeploymentSpec::default()
         }),
         status: None,
-    })
+    }
 }
 
 fn one_more_never_one_less() -> DeploymentStrategy {
@@ -75,22 +69,22 @@ fn one_more_never_one_less() -> DeploymentStrategy {
 
 /// Nothing here depends on the operator's version, so that its upgrade restarts no pod; nor does the default image, which a
 /// workload keeps ([`crate::control::upgrade`]).
-fn template_metadata(host: &OfficeKmsHost, config: &HostConfig, inputs: &Inputs) -> Result<ObjectMeta, BuildError> {
+fn template_metadata(host: &OfficeKmsHost, config: &Written, inputs: &Inputs) -> ObjectMeta {
     let none = BTreeMap::new();
     let (added_labels, added_annotations) = host
         .spec
         .pod
         .as_ref()
         .map_or((&none, &none), |pod| (&pod.labels, &pod.annotations));
-    let mut annotations = BTreeMap::from([(CONFIG_ANNOTATION.to_owned(), config_map::restart_digest(config)?)]);
+    let mut annotations = BTreeMap::from([(CONFIG_ANNOTATION.to_owned(), config.restart_digest.clone())]);
     if let Some(keys) = inputs.keys_digest() {
         annotations.insert(KEYS_ANNOTATION.to_owned(), keys.to_owned());
     }
-    Ok(ObjectMeta {
+    ObjectMeta {
         labels: Some(with(added_labels, labels(host, Component::Host))),
         annotations: Some(with(added_annotations, annotations)),
         ..ObjectMeta::default()
-    })
+    }
 }
 
 fn pod(host: &OfficeKmsHost, settings: &Settings) -> PodSpec {

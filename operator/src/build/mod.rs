@@ -31,6 +31,7 @@ pub mod service_monitor;
 use kube::core::DynamicObject;
 use serde::Serialize;
 
+use config_map::Written;
 pub use host_config::{Files, MANAGEMENT_PORT, Place, REDIS_PORT, host_config};
 pub use references::Inputs;
 
@@ -63,10 +64,10 @@ pub enum BuildError {
 /// # Errors
 /// See [`BuildError`].
 pub fn children(host: &OfficeKmsHost, settings: &Settings, inputs: &Inputs) -> Result<Vec<DynamicObject>, BuildError> {
-    let config = host_config(host, &Place::pod(host));
+    let config = Written::new(&host_config(host, &Place::pod(host)))?;
     let mut children = Children::default();
     children.add(&service_account::build(host))?;
-    children.add(&config_map::build(host, &config)?)?;
+    children.add(&config_map::build(host, &config))?;
     if references::is_managed(host) {
         children.add(&redis::config_map(host))?;
         children.add(&redis::network_policy(host))?;
@@ -78,7 +79,7 @@ pub fn children(host: &OfficeKmsHost, settings: &Settings, inputs: &Inputs) -> R
     }
     children.add(&service::build(host))?;
     children.add(&service::build_admin(host))?;
-    children.add(&deployment::build(host, &config, settings, inputs)?)?;
+    children.add(&deployment::build(host, &config, settings, inputs))?;
     if let Some(budget) = scaling::disruption_budget(host) {
         children.add(&budget)?;
     }

@@ -242,7 +242,7 @@ fn the_digest_changes_exactly_when_kms_host_needs_a_restart() {
         before.clone(),
     ];
     cases[4].log.filter = "debug".to_owned();
-    let digest = |config: &kms_host::config::HostConfig| config_map::restart_digest(config).expect("a digest");
+    let digest = |config: &kms_host::config::HostConfig| Written::new(config).expect("a configuration").restart_digest;
     for (at, after) in cases.iter().enumerate() {
         let restarts = !before.needs_restart(after).is_empty();
         assert_eq!(digest(&before) != digest(after), restarts, "case {at}");
