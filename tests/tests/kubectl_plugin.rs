@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use system_tests::helm::Tools;
 use system_tests::kubernetes::ControlPlane;
+use system_tests::operator::becomes;
 use system_tests::{peer, program};
 use tempfile::TempDir;
 
@@ -68,7 +69,11 @@ async fn what_it_prints_is_taken_by_an_api_server_and_it_shows_what_is_there() -
         "--timeout=60s",
         "crd/officekmshosts.officekms.io",
     ];
-    kubectl.kubectl(established)?.ok()?;
+    // kubectl itself fails while there are no conditions at all.
+    becomes("the definition is established", async || {
+        Ok(kubectl.kubectl(established)?.success)
+    })
+    .await?;
 
     for manifest in ["docs/examples/demo.yaml", "docs/examples/licensing.yaml"] {
         let rendered = kubectl.kubectl(["officekms", "render", "-f", manifest])?.ok()?;
