@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -123,8 +123,10 @@ pub async fn run_on(
     listeners: Listeners,
     token: CancellationToken,
 ) -> Result<Drained, RunError> {
+    // Before anybody can see that clients are served: until it is heard, a SIGHUP ends the process.
+    let hangups = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let replica = Replica::start(config, opened, listeners, &token)?;
-    let reloads = replica.reloads(file)?;
+    let reloads = replica.reloads(file, hangups);
     tokio::select! {
         () = token.cancelled() => {}
         () = reloads => {}
@@ -245,26 +247,23 @@ impl Replica {
     }
 
     /// Takes over changes of the file for as long as it is polled. Without a file it does nothing.
-    fn reloads(&self, file: Option<WatchedFile>) -> Result<impl Future<Output = ()> + use<'_>, RunError> {
-        let mut hangups = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
-        Ok(async move {
-            let Some(mut file) = file else {
-                return std::future::pending().await;
+    async fn reloads(&self, file: Option<WatchedFile>, mut hangups: Signal) {
+        let Some(mut file) = file else {
+            return std::future::pending().await;
+        };
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            let asked = tokio::select! {
+                _ = looks.tick() => false,
+                _ = hangups.recv() => true,
             };
-            let mut looks = tokio::time::interval(LOOK_EVERY);
-            loop {
-                let asked = tokio::select! {
-                    _ = looks.tick() => false,
-                    _ = hangups.recv() => true,
-                };
-                match file.look() {
-                    Look::Same if asked => self.unchanged(file.file()),
-                    Look::Same => {}
-                    Look::Good(new) => self.apply(*new),
-                    Look::Bad(error) => self.refuse(&error),
-                }
+            match file.look() {
+                Look::Same if asked => self.unchanged(file.file()),
+                Look::Same => {}
+                Look::Good(new) => self.apply(*new),
+                Look::Bad(error) => self.refuse(&error),
             }
-        })
+        }
     }
 
     fn apply(&self, new: HostConfig) {

@@ -270,3 +270,23 @@ fn broke(context: &Context, kind: &'static ChildKind, scope: &str, error: watche
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_is_fit_while_it_sees_one_of_its_namespaces() {
+        let watches = Watches::default();
+        assert!(!watches.sees_hosts(), "nothing is watched yet");
+        watches.set(&HOST, "a", |state| state.synced = true);
+        watches.set(&HOST, "gone", |state| {
+            state.problem = Some(("Forbidden", "may not list".to_owned()));
+        });
+        assert!(watches.sees_hosts());
+        watches.set(&HOST, "a", |state| {
+            state.problem = Some(("Forbidden", "may not list".to_owned()));
+        });
+        assert!(!watches.sees_hosts());
+    }
+}
