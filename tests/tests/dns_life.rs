@@ -646,8 +646,7 @@ async fn two_clusters_share_a_zone_and_what_is_foreign_is_told() -> Result<()> {
         assert!(first.told.contains(&"ClientsBypassRelay"), "{:?}", first.told);
         second.look().await;
         assert_eq!(srv(&server).await?.len(), 3, "{software:?}");
-        // Who deletes takes only what is his.
-        // In a namespace that ends, the Secret may go before, and be missed before the resource is to go.
+        // Who deletes takes only what is his. In a namespace that ends, the Secret may go before, and be missed before the resource is to go.
         first.secrets = Objects::default();
         first.look().await;
         assert!(first.clean_up().await.done);

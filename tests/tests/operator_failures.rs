@@ -114,6 +114,10 @@ async fn a_resource_that_replaces_another_does_not_count_on_keys_that_go_with_it
     let secrets: Api<Secret> = Api::namespaced(story.client.clone(), NAMESPACE);
     let before = secrets.get("kms-keys").await?.data;
     story.hosts.delete("kms", &DeleteParams::default()).await?;
+    let known = async || -> Result<Option<String>> {
+        let status = story.hosts.get("kms").await?.status;
+        Ok(status.and_then(|status| status.generated_keys))
+    };
     // Nobody collects yet what the first one owned.
     story.create("kms", rehearsal()).await?;
     becomes("it was looked at", async || {
@@ -121,13 +125,7 @@ async fn a_resource_that_replaces_another_does_not_count_on_keys_that_go_with_it
         Ok(status.is_some_and(|status| status.observed_generation == Some(1)))
     })
     .await?;
-    let known = story
-        .hosts
-        .get("kms")
-        .await?
-        .status
-        .and_then(|status| status.generated_keys);
-    assert_eq!(known, None, "they are not this one's");
+    assert_eq!(known().await?, None, "they are not this one's");
     for kind in &KINDS {
         let api: Api<DynamicObject> = Api::namespaced_with(story.client.clone(), NAMESPACE, &kind.resource());
         let of_kms = ListParams::default().labels("app.kubernetes.io/instance=kms");
@@ -136,13 +134,7 @@ async fn a_resource_that_replaces_another_does_not_count_on_keys_that_go_with_it
         }
     }
     story.ready("kms").await?;
-    let known = story
-        .hosts
-        .get("kms")
-        .await?
-        .status
-        .and_then(|status| status.generated_keys);
-    assert_eq!(known.as_deref(), Some("kms-keys"));
+    assert_eq!(known().await?.as_deref(), Some("kms-keys"));
     assert_ne!(secrets.get("kms-keys").await?.data, before);
     Ok(())
 }

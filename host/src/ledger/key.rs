@@ -54,8 +54,8 @@ impl LedgerKey {
         self.pseudonym(b"cmid", cmid.as_bytes())
     }
 
-    /// The pseudonym of a client of which only the source is known (see [`crate::serve::Client::source`]). An IPv4 address is the same client
-    /// whether it arrived as such or mapped into IPv6.
+    /// The pseudonym of a client of which only the source is known (see [`crate::serve::Client::source`]). An IPv4 address is
+    /// the same client whether it arrived as such or mapped into IPv6.
     pub fn address(&self, address: IpAddr) -> Pseudonym {
         match address.to_canonical() {
             IpAddr::V4(address) => self.pseudonym(b"ipv4", &address.octets()),

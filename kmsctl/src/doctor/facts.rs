@@ -8,22 +8,6 @@ use kms_operator::api::OfficeKmsHost;
 use kms_operator::secrets::Objects;
 use kube::ResourceExt as _;
 
-impl Facts {
-    /// Namespaces that are looked at: the one that was asked for, and those of the resources.
-    pub(super) fn namespaces(&self) -> BTreeSet<String> {
-        namespaces(self.asked.1.as_deref(), &self.resources)
-    }
-}
-
-/// The namespace that was asked for, and those of the resources.
-pub(super) fn namespaces(asked: Option<&str>, resources: &Read<Vec<Resource>>) -> BTreeSet<String> {
-    let of_resources = resources
-        .iter()
-        .flatten()
-        .filter_map(|resource| resource.host.namespace());
-    asked.map(str::to_owned).into_iter().chain(of_resources).collect()
-}
-
 /// What was read, or why it could not be.
 pub(super) type Read<T> = Result<T, String>;
 
@@ -88,4 +72,20 @@ pub(super) struct Resource {
     pub(super) pods: Read<Vec<Pod>>,
     /// Of the managed ledger.
     pub(super) claims: Read<Vec<PersistentVolumeClaim>>,
+}
+
+impl Facts {
+    /// Namespaces that are looked at: the one that was asked for, and those of the resources.
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+        namespaces(self.asked.1.as_deref(), &self.resources)
+    }
+}
+
+/// The namespace that was asked for, and those of the resources.
+pub(super) fn namespaces(asked: Option<&str>, resources: &Read<Vec<Resource>>) -> BTreeSet<String> {
+    let of_resources = resources
+        .iter()
+        .flatten()
+        .filter_map(|resource| resource.host.namespace());
+    asked.map(str::to_owned).into_iter().chain(of_resources).collect()
 }

@@ -13,9 +13,9 @@ pub struct MonitoringSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_monitor: Option<ServiceMonitorSpec>,
 
-    /// Namespaces whose pods may reach the admin port: where Prometheus runs. Pods that are labelled as operators may from every
-    /// namespace. Empty: the
-    /// pods of every namespace. What the port shows names licensed hosts and the clients of recent events.
+    /// Namespaces whose pods may reach the admin port: where Prometheus runs. Pods that are labelled as operators may
+    /// from every namespace. Empty: the pods of every namespace. What the port shows names licensed hosts and the clients of
+    /// recent events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),

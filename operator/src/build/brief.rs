@@ -5,10 +5,11 @@
 use kms_host::config::HostConfig;
 use serde_json::{Map, Value, json};
 
-/// The fields that a configuration must have where it has their section. `true` takes a field as it is.
+/// The fields that a configuration must have where it has their section: of a list, those of each item. `true` takes a field
+/// as it is.
 fn needed() -> Value {
     json!({
-        "relay": {"licensedHosts": [{"name": true, "address": true}]},
+        "relay": {"licensedHosts": {"name": true, "address": true}},
         "rehearsal": {"siteKeyFile": true, "products": true, "management": true},
         "ledger": {
             "memory": true,
@@ -37,10 +38,7 @@ fn picked(value: &Value, pattern: &Value) -> Value {
             .filter_map(|(name, pattern)| Some((name.clone(), picked(fields.get(name)?, pattern))))
             .collect::<Map<_, _>>()
             .into(),
-        (Value::Array(items), Value::Array(patterns)) => match patterns.first() {
-            Some(pattern) => items.iter().map(|item| picked(item, pattern)).collect(),
-            None => value.clone(),
-        },
+        (Value::Array(items), Value::Object(_)) => items.iter().map(|item| picked(item, pattern)).collect(),
         _ => value.clone(),
     }
 }

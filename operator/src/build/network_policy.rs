@@ -14,8 +14,8 @@ use crate::api::OfficeKmsHost;
 /// The NetworkPolicy, unless the spec refuses it.
 ///
 /// Which clients are answered is decided by the replicas, which see through load balancers and PROXY headers: the KMS port
-/// is open here. The admin port is for operators and for the pods of the namespaces that the spec names. Where replicas connect to is left alone: licensed hosts are
-/// named by DNS, which a NetworkPolicy can't express.
+/// is open here. The admin port is for operators and for the pods of the namespaces that the spec names, of all when it names
+/// none. Where replicas connect to is left alone: licensed hosts are named by DNS, which a NetworkPolicy can't express.
 #[must_use]
 pub fn build(host: &OfficeKmsHost) -> Option<NetworkPolicy> {
     let wanted = host.spec.pod.as_ref().is_none_or(|pod| pod.network_policy);

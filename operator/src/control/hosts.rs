@@ -105,11 +105,13 @@ impl Hosts {
         let mut unwell = Vec::new();
         for (key, host) in self.lock().iter() {
             for condition in host.status.iter().flat_map(|status| &status.conditions) {
-                let kinds = kind::ALL.into_iter().filter(|kind| *kind != kind::RECONCILING);
-                let Some(found) = kinds.into_iter().find(|kind| *kind == condition.type_) else {
+                let Some(found) = kind::ALL.into_iter().find(|kind| *kind == condition.type_) else {
                     continue;
                 };
-                if condition.status != "Unknown" && kind::good(found) != Some(condition.status.as_str()) {
+                if found != kind::RECONCILING
+                    && condition.status != "Unknown"
+                    && kind::good(found) != Some(condition.status.as_str())
+                {
                     unwell.push((key.clone(), found, condition.reason.clone()));
                 }
             }

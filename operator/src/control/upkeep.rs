@@ -92,29 +92,18 @@ impl Memory {
 
     /// Whether something that the spec names and that is not there, as was just seen, may still be on its way.
     pub(super) fn may_come(&mut self, now: Instant) -> bool {
-        let since = *self.lacking.get_or_insert(now);
-        now.saturating_duration_since(since) < GRACE
+        lasting(&mut self.lacking, true, now).is_some_and(|time| time < GRACE)
     }
 
     /// Whether to wait until the watches have shown what there is: what was not shown yet would be taken for missing, and a
     /// resource that is well for one on its way. Not for ever, as a watch may never come about.
     pub(super) fn waits_for_watches(&mut self, settled: bool, now: Instant) -> bool {
-        if settled {
-            self.unseen = None;
-            return false;
-        }
-        let since = *self.unseen.get_or_insert(now);
-        now.saturating_duration_since(since) < GRACE
+        lasting(&mut self.unseen, !settled, now).is_some_and(|time| time < GRACE)
     }
 
     /// Whether people are to be called to the managed ledger.
     pub(super) fn ledger_is_overdue(&mut self, ready: bool, now: Instant) -> bool {
-        if ready {
-            self.ledger_waits = None;
-            return false;
-        }
-        let since = *self.ledger_waits.get_or_insert(now);
-        now.saturating_duration_since(since) >= LEDGER_STARTS
+        lasting(&mut self.ledger_waits, !ready, now).is_some_and(|time| time >= LEDGER_STARTS)
     }
 
     /// Whether the owners of these generated Secrets are as `policy` wants them.
@@ -145,6 +134,15 @@ impl Memory {
     pub(super) fn said(&self) -> Option<&OfficeKmsHostStatus> {
         self.said.as_ref()
     }
+}
+
+/// For how long something has been so, as `since` remembers it; none when it is not so now.
+fn lasting(since: &mut Option<Instant>, is_so: bool, now: Instant) -> Option<Duration> {
+    if !is_so {
+        *since = None;
+        return None;
+    }
+    Some(now.saturating_duration_since(*since.get_or_insert(now)))
 }
 
 #[cfg(test)]

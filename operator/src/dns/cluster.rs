@@ -19,15 +19,13 @@ use super::session::Session;
 use super::target::{ServiceFacts, facts};
 use super::withdraw::{Cleaned, clean_up};
 use crate::api::{DeletionPolicy, OfficeKmsHost};
-use crate::apply::VERSION_OF_NONE;
+use crate::apply::{FIELD_MANAGER, VERSION_OF_NONE};
+use crate::build::common::{INSTANCE, MANAGED_BY};
 use crate::looks::{Key, Looks, Seen, Wake, about};
 use crate::secrets::ReadSecrets;
 
-/// Field manager of the objects that are applied.
-const MANAGER: &str = "kms-operator";
 /// Label that tells external-dns' objects from other children.
 const COMPONENT: (&str, &str) = ("app.kubernetes.io/component", "dns");
-const INSTANCE: &str = "app.kubernetes.io/instance";
 
 /// Why external-dns' objects are not as they should be.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +58,9 @@ struct Failure {
 }
 
 impl Failure {
-    fn of(name: Option<String>, error: kube::Error) -> Self {
+    fn of_all(error: kube::Error) -> Self {
         Self {
-            name,
+            name: None,
             error: error.into(),
         }
     }
@@ -185,7 +183,7 @@ impl Zones {
         let ours = ListParams::default().labels(&format!("{INSTANCE}={name},{}={}", COMPONENT.0, COMPONENT.1));
         let live = match api.list(&ours).await {
             Ok(live) => live,
-            Err(error) => return vec![Failure::of(None, error)],
+            Err(error) => return vec![Failure::of_all(error)],
         };
         let (mut keep, mut failures) = (kept.clone(), Vec::new());
         for object in wanted {
@@ -209,7 +207,7 @@ impl Zones {
             });
             match api.delete(&gone.name_any(), &that_one).await {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-                Err(error) => failures.push(Failure::of(None, error)),
+                Err(error) => failures.push(Failure::of_all(error)),
                 Ok(_) => {}
             }
         }
@@ -247,7 +245,7 @@ async fn put(
         let version = version.unwrap_or_else(|| VERSION_OF_NONE.to_owned());
         metadata.insert("resourceVersion".to_owned(), json!(version));
     }
-    let forced = PatchParams::apply(MANAGER).force();
+    let forced = PatchParams::apply(FIELD_MANAGER).force();
     api.patch(name, &forced, &Patch::Apply(&object)).await?;
     Ok(())
 }
@@ -260,7 +258,7 @@ fn labelled(host: &OfficeKmsHost, object: &Value) -> Value {
         ("app.kubernetes.io/name", "kms-host"),
         (INSTANCE, name.as_str()),
         COMPONENT,
-        ("app.kubernetes.io/managed-by", MANAGER),
+        ("app.kubernetes.io/managed-by", MANAGED_BY),
         ("app.kubernetes.io/part-of", "officekms"),
     ];
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -285,14 +283,11 @@ fn goes_with(host: &OfficeKmsHost) -> bool {
 /// Whether an object is one that the operator made for a resource of this name: it has this resource as its owner, or none,
 /// since records stay, and our labels.
 fn is_ours(host: &OfficeKmsHost, child: &ObjectMeta) -> bool {
-    let has = |(label, value): (&str, &str)| {
-        let labels = child.labels.as_ref();
-        labels.and_then(|labels| labels.get(label)).map(String::as_str) == Some(value)
-    };
+    let ours = json!({
+        COMPONENT.0: COMPONENT.1, INSTANCE: host.name_any(), "app.kubernetes.io/managed-by": MANAGED_BY,
+    });
     let owners = child.owner_references.as_deref().unwrap_or_default();
-    let labelled =
-        has(COMPONENT) && has((INSTANCE, &host.name_any())) && has(("app.kubernetes.io/managed-by", MANAGER));
-    owns(host, child) || (owners.is_empty() && labelled)
+    owns(host, child) || (owners.is_empty() && holds(&json!(child.labels), &ours))
 }
 
 fn owns(host: &OfficeKmsHost, child: &ObjectMeta) -> bool {

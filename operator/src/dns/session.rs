@@ -23,8 +23,7 @@ const MOST_TURNS: usize = 127;
 pub struct Session {
     refused: Mutex<BTreeMap<String, Timestamp>>,
     turns: Mutex<Vec<(Vec<ServerAddress>, Turn)>>,
-    /// The credentials of the last looks: in a namespace that ends, their Secret may go before the
-    /// records can.
+    /// The credentials of the last looks: in a namespace that ends, their Secret may go before the records can.
     credentials: Mutex<Objects>,
 }
 

@@ -20,12 +20,12 @@ use super::resource::{Outcome, Session, visit};
 use super::round::Memory;
 use super::store::Store;
 use crate::api::OfficeKmsHost;
+use crate::apply::FIELD_MANAGER;
+use crate::build::common::{INSTANCE, MANAGED_BY};
 use crate::client::Gate;
 use crate::looks::{Key, Looks, Seen, Wake, about};
 use crate::secrets::ReadSecrets;
 
-/// Field manager of the journal's Secret.
-const MANAGER: &str = "kms-operator";
 /// Key of the journal in its Secret.
 const JOURNAL: &str = "journal.json";
 
@@ -143,9 +143,9 @@ impl SecretStore {
         let name = host.name_any();
         let labels = [
             ("app.kubernetes.io/name", "kms-host"),
-            ("app.kubernetes.io/instance", name.as_str()),
+            (INSTANCE, name.as_str()),
             ("app.kubernetes.io/component", "journal"),
-            ("app.kubernetes.io/managed-by", MANAGER),
+            ("app.kubernetes.io/managed-by", MANAGED_BY),
             ("app.kubernetes.io/part-of", "officekms"),
         ];
         let empty = Secret {
@@ -208,7 +208,7 @@ impl SecretStore {
             Some(version) => {
                 let change = json!({"metadata": {"resourceVersion": version}, "data": {JOURNAL: text}});
                 let by = PatchParams {
-                    field_manager: Some(MANAGER.to_owned()),
+                    field_manager: Some(FIELD_MANAGER.to_owned()),
                     ..PatchParams::default()
                 };
                 self.api.patch(&self.name(), &by, &Patch::Merge(change)).await

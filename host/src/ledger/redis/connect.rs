@@ -274,13 +274,13 @@ impl AsyncDNSResolver for Elsewhere {
     }
 }
 
-/// The library's name is not sent: that would need one more right of the ACL user.
 /// Whether both are there and the same.
 fn is_same(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
     one.zip(other)
         .is_some_and(|(one, other)| one.expose_secret() == other.expose_secret())
 }
 
+/// The library's name is not sent: that would need one more right of the ACL user.
 fn login(username: Option<&str>, password: Option<&SecretString>) -> RedisConnectionInfo {
     let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
     if let Some(username) = username {
